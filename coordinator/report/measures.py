@@ -1,0 +1,197 @@
+"""The figures of a run: counts with intervals, incumbents, use of the robots, resets and failures.
+
+- A success rate is a Count: k of n valid trials with the exact 95 % interval. Invalid trials leave n, counted apart.
+- Held-out trials are never pooled with the trials that chose a policy.
+- Use of the robots (MRU) is wall time in trials over the wall time of the run, as a mean over the stations; resets
+  do not count as use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import comb
+from statistics import median
+
+from coordinator.evolution.evidence import interval
+from coordinator.report.run import Idea, Run, TrialRow
+
+HELDOUT = "heldout"
+ATTEMPTS = 8  # of pass@8
+
+
+@dataclass(frozen=True)
+class Count:
+    """k successes in n valid trials."""
+
+    successes: int
+    trials: int
+
+    @property
+    def percent(self) -> float:
+        """The rate, 0 where nothing was tried."""
+        return 100.0 * self.successes / self.trials if self.trials else 0.0
+
+    @property
+    def bounds_percent(self) -> tuple[float, float]:
+        """The exact 95 % interval; everything is possible where nothing was tried."""
+        if not self.trials:
+            return (0.0, 100.0)
+        low, high = interval(self.successes, self.trials)
+        return (100.0 * low, 100.0 * high)
+
+    @property
+    def text(self) -> str:
+        """k/n with rate and interval, for a person."""
+        if not self.trials:
+            return "no trials"
+        low, high = self.bounds_percent
+        return f"{self.successes}/{self.trials} = {self.percent:.0f} % (95 % interval {low:.0f}–{high:.0f} %)"
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """A policy that was the best known one for a while."""
+
+    idea: Idea
+    generation: int
+    from_minute: float
+    to_minute: float
+    pooled: Count  # every valid trial of it outside the held-out starts, whenever it ran
+    heldout: Count | None  # its largest held-out measurement
+
+    @property
+    def best_count(self) -> Count:
+        """The count to quote: held-out where it was measured, else pooled."""
+        return self.heldout or self.pooled
+
+
+def count(trials: Iterable[TrialRow]) -> Count:
+    """Return successes over valid trials."""
+    outcomes = [trial.outcome for trial in trials if trial.valid]
+    return Count(outcomes.count("success"), len(outcomes))
+
+
+def incumbents(run: Run) -> tuple[Incumbent, ...]:
+    """Return every incumbent in the order in which they ruled; empty where no seed was written."""
+    accepted = sorted((idea for idea in run.ideas if idea.verdict == "accept"), key=_ruled_from)
+    starts = [_ruled_from(idea) for idea in accepted]
+    return tuple(
+        Incumbent(
+            idea=idea,
+            generation=generation,
+            from_minute=start,
+            to_minute=end,
+            pooled=count(trial for trial in run.trials if trial.bundle == idea.bundle and trial.purpose != HELDOUT),
+            heldout=_heldout(run, idea),
+        )
+        for generation, (idea, (start, end)) in enumerate(zip(accepted, pairwise([*starts, run.minutes]), strict=True))
+    )
+
+
+def _ruled_from(idea: Idea) -> float:
+    return 0.0 if idea.parent_candidate_id is None or idea.decision is None else idea.decision.minute
+
+
+def _heldout(run: Run, idea: Idea) -> Count | None:
+    # A measurement that was stopped early because the target was out of reach is biased low, so a complete one wins.
+    rows = sorted(
+        (row for row in run.heldout if row.candidate_id == idea.candidate_id),
+        key=lambda row: (row.complete, row.trials),
+    )
+    return Count(rows[-1].successes, rows[-1].trials) if rows and rows[-1].trials else None
+
+
+def depth(run: Run, idea: Idea) -> int:
+    """Return how many accepted ideas stand between this one and the seed, the seed itself being 0."""
+    steps = 0
+    while idea.parent_candidate_id is not None:
+        idea = run.idea(idea.parent_candidate_id)
+        steps += 1
+    return steps
+
+
+def lineage(run: Run, idea: Idea) -> tuple[Idea, ...]:
+    """Return the ideas from the seed to this one."""
+    line = [idea]
+    while line[-1].parent_candidate_id is not None:
+        line.append(run.idea(line[-1].parent_candidate_id))
+    return tuple(reversed(line))
+
+
+@dataclass(frozen=True)
+class RobotUse:
+    """Shares of the stations' wall time, [0, 1]."""
+
+    any_experiment: float
+    useful: float  # trials that entered a decision, a baseline or a held-out measurement
+    candidates: float  # trials of policies that a researcher made, not of the seed
+    resetting: float
+
+
+def robot_use(run: Run) -> RobotUse:
+    """Return the mean use of the robots, three ways, and the share that resets took."""
+    available_min = run.minutes * max(station_count(run), 1)
+    if available_min <= 0.0:
+        return RobotUse(0.0, 0.0, 0.0, 0.0)
+    made = {idea.bundle for idea in run.ideas if idea.kind != "seed"}
+    return RobotUse(
+        sum(trial.wall_trial_min for trial in run.trials) / available_min,
+        sum(trial.wall_trial_min for trial in run.trials if trial.used) / available_min,
+        sum(trial.wall_trial_min for trial in run.trials if trial.bundle in made) / available_min,
+        sum(trial.wall_reset_min for trial in run.trials) / available_min,
+    )
+
+
+def station_count(run: Run) -> int:
+    """Return how many stations were asked for, or took part where that is more."""
+    seen = {trial.edge for trial in run.trials} | {station.edge for station in run.stations}
+    return max(len(seen), run.campaign.stations if run.campaign else 0)
+
+
+def station_minutes(run: Run) -> float:
+    """Return the minutes of the stations' own clocks that trials and resets took."""
+    return sum(trial.trial_s + trial.reset_s for trial in run.trials) / 60.0
+
+
+@dataclass(frozen=True)
+class Resets:
+    """How the arm put scenes back."""
+
+    first_try: Count  # ready after one try, of those that needed any
+    median_s: float  # station time
+
+
+def resets(run: Run) -> Resets | None:
+    """Return how resets went, None where no scene had to be reset."""
+    moved = [trial for trial in run.trials if trial.reset_tries > 0]
+    if not moved:
+        return None
+    # An invalid trial with one try is one whose scene never became ready.
+    ready = [trial for trial in moved if trial.reset_tries == 1 and not trial.cause.startswith("reset")]
+    return Resets(Count(len(ready), len(moved)), median(trial.reset_s for trial in moved))
+
+
+def failure_classes(run: Run, bundle: str) -> Counter[str]:
+    """Return how often each failure class ended a valid trial of that policy."""
+    return Counter(
+        trial.cause or "unnamed" for trial in run.trials if trial.bundle == bundle and trial.outcome == "failure"
+    )
+
+
+def invalid_causes(run: Run) -> Counter[str]:
+    """Return how often each fault of the harness spoiled a trial."""
+    return Counter(trial.cause or "unnamed" for trial in run.trials if not trial.valid)
+
+
+def pass_at(attempts: int, measured: Count) -> float | None:
+    """Return the unbiased estimate that at least one of `attempts` independent tries succeeds.
+
+    1 - C(n - c, k) / C(n, k), Chen et al. 2021, "Evaluating Large Language Models Trained on Code", eq. 1.
+    None where fewer than `attempts` trials were measured.
+    """
+    if measured.trials < attempts:
+        return None
+    return 1.0 - comb(measured.trials - measured.successes, attempts) / comb(measured.trials, attempts)

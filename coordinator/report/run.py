@@ -1,0 +1,264 @@
+"""A run as the report sees it: rows of `coordinator.db` as frozen values, read without writing anything.
+
+- An idea is a candidate together with its hypothesis and its newest decision, where there is one.
+- Minutes count from the start of the campaign, or from the first row with a time where no campaign was written.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+LABEL_CHARACTERS = 30
+
+
+class ReportError(Exception):
+    """Base of everything that the report raises."""
+
+
+class NotARunError(ReportError):
+    """The folder holds no readable coordinator.db."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What was asked of the run."""
+
+    campaign_id: str
+    task: str
+    seed: int
+    stations: int
+    target_successes: int
+    target_trials: int
+    budget_minutes: float
+    ended_why: str  # empty while it runs or when it was cut short
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What moved, or did not move, the incumbent."""
+
+    verdict: str
+    stage: str
+    reason: str
+    pairs: int
+    wins: int
+    losses: int
+    candidate_successes: int
+    candidate_trials: int
+    incumbent_successes: int
+    incumbent_trials: int
+    gain_points: float
+    minute: float
+
+
+@dataclass(frozen=True)
+class Idea:
+    """One hypothesis and the candidate that tested it."""
+
+    candidate_id: int
+    parent_candidate_id: int | None  # None for the seed
+    bundle: str
+    kind: str
+    researcher: str
+    sentence: str
+    falsifier: str
+    changes: Mapping[str, Any]
+    state: str
+    decision: Decision | None
+
+    @property
+    def verdict(self) -> str:
+        """accept, reject, inconclusive, superseded, or 'open' while nothing is decided."""
+        if self.decision is not None:
+            return self.decision.verdict
+        return "accept" if self.parent_candidate_id is None else "open"
+
+    @property
+    def short(self) -> str:
+        """The change in a few words, for a label."""
+        if self.parent_candidate_id is None:
+            return "seed"
+        words = [_change(name, value) for name, value in self.changes.items()] or [self.kind]
+        more = f" +{len(words) - 1}" if len(words) > 1 else ""
+        room = LABEL_CHARACTERS - len(more)
+        return (words[0] if len(words[0]) <= room else words[0][: room - 1] + "…") + more
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """A measurement on held-out starts."""
+
+    candidate_id: int
+    successes: int
+    trials: int
+    complete: bool
+    minute: float
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """What the report needs of one trial."""
+
+    edge: str
+    sequence: int
+    bundle: str
+    start_id: str
+    purpose: str
+    outcome: str
+    cause: str
+    detail: str
+    used: bool
+    reset_s: float
+    reset_tries: int
+    trial_s: float
+    start_minute: float
+    wall_reset_min: float
+    wall_trial_min: float
+    measures: Mapping[str, float]
+    seed: int
+    station_hash: str
+    calibration_hash: str
+    recording: str
+
+    @property
+    def valid(self) -> bool:
+        """Whether it counts in a denominator."""
+        return self.outcome != "invalid"
+
+
+@dataclass(frozen=True)
+class Station:
+    """One bench that took part."""
+
+    edge: str
+    software: str
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """All of it."""
+
+    folder: Path
+    campaign: Campaign | None
+    minutes: float  # from the start to the end, or to the newest row
+    stations: tuple[Station, ...]
+    ideas: tuple[Idea, ...]  # in the order they were made
+    heldout: tuple[Heldout, ...]
+    trials: tuple[TrialRow, ...]  # in the order they began
+    quarantined: int
+    summary: Mapping[str, Any]
+
+    def idea(self, candidate_id: int) -> Idea:
+        """Return the idea of that candidate."""
+        return next(item for item in self.ideas if item.candidate_id == candidate_id)
+
+
+def _change(name: str, value: object) -> str:
+    """Return one changed parameter or idea in words; a pair is old and new."""
+    if isinstance(value, list) and len(value) == 2:
+        value = value[1]
+    words = name.replace("_", " ")
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    return f"{words} {value:.3g}" if isinstance(value, float | int) else f"{words} {value}"
+
+
+def load(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        NotARunError: coordinator.db is missing, or is not a database of a run.
+    """
+    path = folder / "coordinator.db"
+    if not path.is_file():
+        raise NotARunError(f"{folder} holds no coordinator.db; give the folder of a run, such as runs/<id>")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            return _load(folder, database)
+    except sqlite3.Error as error:
+        raise NotARunError(f"{path} cannot be read as the database of a run: {error}") from error
+
+
+def _load(folder: Path, database: sqlite3.Connection) -> Run:
+    campaign = database.execute("SELECT * FROM campaigns ORDER BY started_unix_s LIMIT 1").fetchone()
+    times = [time for time in _times(database) if time is not None]
+    started = campaign["started_unix_s"] if campaign else min(times, default=0.0)
+    ended = campaign["ended_unix_s"] if campaign and campaign["ended_unix_s"] else max(times, default=started)
+
+    def minute(unix_s: float) -> float:
+        return (unix_s - started) / 60.0
+
+    return Run(
+        folder=folder,
+        campaign=_read(Campaign, campaign, ended_why=campaign["ended_why"] or "") if campaign else None,
+        minutes=max(minute(ended), 0.0),
+        stations=tuple(_read(Station, row) for row in database.execute("SELECT * FROM stations ORDER BY edge")),
+        ideas=tuple(_ideas(database, minute)),
+        heldout=tuple(
+            _read(Heldout, row, complete=bool(row["complete"]), minute=minute(row["ended_unix_s"]))
+            for row in database.execute("SELECT * FROM heldout ORDER BY ended_unix_s")
+        ),
+        trials=tuple(
+            _read(
+                TrialRow,
+                row,
+                used=bool(row["used"]),
+                measures=json.loads(row["measures"]),
+                start_minute=minute(row["started_unix_s"]),
+                wall_reset_min=row["wall_reset_s"] / 60.0,
+                wall_trial_min=row["wall_trial_s"] / 60.0,
+            )
+            for row in database.execute("SELECT * FROM trials ORDER BY started_unix_s, edge, sequence")
+        ),
+        quarantined=database.execute("SELECT COUNT(*) FROM quarantine").fetchone()[0],
+        summary=_summary(folder / "summary.json"),
+    )
+
+
+def _times(database: sqlite3.Connection) -> Iterator[float | None]:
+    for table, column in (
+        ("trials", "started_unix_s"),
+        ("trials", "ended_unix_s"),
+        ("decisions", "decided_unix_s"),
+        ("heldout", "ended_unix_s"),
+        ("candidates", "created_unix_s"),
+    ):
+        yield from database.execute(f"SELECT MIN({column}), MAX({column}) FROM {table}").fetchone()
+
+
+def _ideas(database: sqlite3.Connection, minute: Callable[[float], float]) -> Iterator[Idea]:
+    decisions = {
+        row["candidate_id"]: _read(Decision, row, minute=minute(row["decided_unix_s"]))
+        for row in database.execute("SELECT * FROM decisions ORDER BY decision_id")
+    }
+    for row in database.execute(
+        "SELECT * FROM hypotheses JOIN candidates USING (hypothesis_id)"
+        " ORDER BY candidates.created_unix_s, candidate_id"
+    ):
+        yield _read(Idea, row, changes=json.loads(row["changes"]), decision=decisions.get(row["candidate_id"]))
+
+
+Row = TypeVar("Row")
+
+
+def _read(kind: type[Row], row: sqlite3.Row, **computed: Any) -> Row:
+    """Return a value whose fields are the row's columns of the same names, but for those that are given."""
+    names = [item.name for item in fields(kind) if item.name not in computed]  # type: ignore[arg-type]
+    return kind(**{name: row[name] for name in names}, **computed)
+
+
+def _summary(path: Path) -> Mapping[str, Any]:
+    """Return the run's own summary, empty where there is none or where the run was cut while writing it."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

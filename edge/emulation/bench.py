@@ -1,0 +1,104 @@
+"""An emulated bench in lock-step: one call of `advance` is one policy period of control, frames, motors and physics.
+
+The same control loop, frames and perception as on a real arm; only the clock is counted instead of waited for, unless
+a pace asks to wait.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from edge.arm import Payload
+from edge.control.loop import ControlLoop
+from edge.emulation.world import World
+from edge.messages import CONTROL_HZ, ArmState, Setpoint
+from edge.perception.tee import Image, find_tee
+from edge.station import Station
+from policies.interface import POLICY_HZ, Scene, SceneObject
+
+TICKS_PER_PERIOD = round(CONTROL_HZ / POLICY_HZ)
+
+
+class EmulatedBench:
+    """One station's drivers over a `World`; `pace` is the factor of real time to keep to, 0 for as fast as it goes."""
+
+    def __init__(self, station: Station, world: World, pace: float = 0.0) -> None:
+        self._world = world
+        self._camera = station.calibration.top_camera
+        self._pace = pace
+        self._wall_from_s = time.monotonic()
+        self._station_from_s = 0.0
+        self.last_picture: Image | None = None
+        self._control = ControlLoop(
+            station.arm,
+            station.limits,
+            zero_offsets_rad=station.calibration.joint_zero_rad,
+            payload=_payload(station),
+            gravity_factor=station.calibration.gravity_factor,
+        )
+        self.power_up()
+
+    def power_up(self) -> None:
+        """Ask the motors where they are, enable them there, and hold."""
+        world = self._world
+        world.bus.send(self._control.probe())
+        world.bus.send(self._control.start(world.bus.receive(), world.now_ns))
+        self._tick()
+
+    def advance(self, setpoint: Setpoint) -> ArmState:
+        """Let one policy period pass on its way to `setpoint`."""
+        self._control.set(setpoint, self._world.now_ns)
+        for _ in range(TICKS_PER_PERIOD):
+            self._tick()
+        self._keep_pace()
+        return self.state()
+
+    def state(self) -> ArmState:
+        """Return the newest measurement."""
+        return self._control.state(self._world.now_ns)
+
+    def look(self) -> Scene:
+        """Take a picture and return what it shows."""
+        self.last_picture = self._world.picture()
+        fit = find_tee(self.last_picture, self._camera)
+        objects = ()
+        if fit.found:
+            objects = (SceneObject("tee", fit.x_m, fit.y_m, fit.yaw_rad, fit.sigma_m, fit.sigma_rad),)
+        return Scene(self.now_s, objects)
+
+    @property
+    def now_s(self) -> float:
+        """Station time."""
+        return self._world.now_ns * 1e-9
+
+    @property
+    def now_ns(self) -> int:
+        """Station time."""
+        return self._world.now_ns
+
+    def clear_fault(self) -> None:
+        """Start again after a fault, holding the measured pose."""
+        self.power_up()
+
+    def _tick(self) -> None:
+        world = self._world
+        world.bus.send(self._control.step(world.bus.receive(), world.now_ns))
+        world.tick()
+
+    def _keep_pace(self) -> None:
+        if self._pace > 0:
+            ahead_s = (self.now_s - self._station_from_s) / self._pace - (time.monotonic() - self._wall_from_s)
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+            elif ahead_s < -1.0:  # after a wait for work the station does not hurry to catch up
+                self._wall_from_s, self._station_from_s = time.monotonic(), self.now_s
+
+
+def _payload(station: Station) -> Payload:
+    arm, tool = station.arm, station.tool
+    centre = arm.tool_position_m - np.array([0.0, 0.0, tool.length_m / 2])
+    return Payload(tool.mass_kg, centre, np.diag([1e-5, 1e-5, 1e-6]))
+
+

@@ -1,0 +1,189 @@
+"""The bench as a MuJoCo model: the arm from its measured constants, primitive shapes, table, T block and top camera.
+
+- Masses, inertias and axes are the maker's; shapes are capsules and boxes, which render fifteen times faster than meshes.
+- Only the stick, the finger pads, the block and the table touch each other; limits and the guard keep the arm off itself.
+- Contacts are mass-scaled and must be stiff: solref is two steps, cones are elliptic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from edge.arm import ArmModel, Body, rotation
+from edge.emulation.hidden import Hidden
+from edge.station import Station
+from edge.tasks.push_t.geometry import HEIGHT_M, boxes_m
+from policies.interface import Array
+
+PHYSICS_DT_S = 1.0 / 480.0
+T_MASS_KG = 0.12
+STICK_RADIUS_M = 0.0075
+SOLREF = [2.0 * PHYSICS_DT_S, 1.0]
+SOLIMP = [0.95, 0.99, 0.0005, 0.5, 2.0]
+GREY, ORANGE, BLUE = [0.32, 0.33, 0.35, 1.0], [0.86, 0.47, 0.13, 1.0], [0.10, 0.32, 0.85, 1.0]
+TABLE, GOAL = [0.82, 0.80, 0.77, 1.0], [0.62, 0.74, 0.60, 1.0]
+# Rotor inertia seen at the joint: rotor inertia times gear ratio squared.
+ARMATURE_KGM2 = {"DM4340": 0.032, "DM4310": 0.0018}
+PAD_SIZE_M = [0.006, 0.006, 0.012]
+
+
+def build(station: Station, hidden: Hidden, goal: tuple[float, float, float]) -> mujoco.MjModel:
+    """Return the compiled bench."""
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    spec.option.timestep = PHYSICS_DT_S
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10
+    spec.option.gravity = [0.0, 0.0, -9.81 * (1.0 + hidden.gravity_error)]
+    spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 0
+    spec.visual.headlight.active = 0
+    _add_table(spec, hidden, goal)
+    _add_block(spec, hidden)
+    _add_arm(spec, station, hidden)
+    _add_camera(spec, station)
+    return spec.compile()
+
+
+def _add_table(spec: Any, hidden: Hidden, goal: tuple[float, float, float]) -> None:
+    world = spec.worldbody
+    world.add_light(
+        pos=[0.1, -0.6, 1.6], dir=[0.1, 0.4, -1.0], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, castshadow=False,
+        diffuse=[0.55 * hidden.light] * 3, ambient=[0.4 * hidden.light] * 3, specular=[0.05] * 3,
+    )  # fmt: skip
+    world.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.6, 0.6, 0.02], pos=[0.3, 0.0, -0.02], rgba=TABLE,
+        contype=1, conaffinity=1, condim=4, friction=[hidden.table_friction, 0.005, 0.0001],
+        solref=SOLREF, solimp=SOLIMP,
+    )  # fmt: skip
+    mark = world.add_body(name="goal", pos=[goal[0], goal[1], 0.0], quat=_yaw_quat(goal[2]))
+    for centre_y, half_x, half_y in boxes_m():
+        mark.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX, size=[half_x, half_y, 0.0002], pos=[0, centre_y, 0], rgba=GOAL,
+            contype=0, conaffinity=0,
+        )  # fmt: skip
+
+
+def _add_block(spec: Any, hidden: Hidden) -> None:
+    block = spec.worldbody.add_body(name="tee", pos=[0.32, 0.0, HEIGHT_M / 2])
+    block.add_freejoint(name="tee")
+    area = sum(4 * half_x * half_y for _, half_x, half_y in boxes_m())
+    for centre_y, half_x, half_y in boxes_m():
+        block.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX, size=[half_x, half_y, HEIGHT_M / 2], pos=[0, centre_y, 0], rgba=BLUE,
+            mass=T_MASS_KG * 4 * half_x * half_y / area, contype=1, conaffinity=1, condim=4,
+            friction=[hidden.table_friction, 0.005, 0.0001], solref=SOLREF, solimp=SOLIMP,
+        )  # fmt: skip
+
+
+def _add_arm(spec: Any, station: Station, hidden: Hidden) -> None:
+    arm = station.arm
+    bodies: dict[str, Any] = {"world": spec.worldbody}
+    children = {body.parent: body for body in arm.bodies}
+    motors = iter(range(7))
+    for link in arm.bodies:
+        body = _add_body(bodies[link.parent], link)
+        bodies[link.name] = body
+        if link.joint == "hinge":
+            motor = next(motors)
+            joint = body.add_joint(
+                name=f"joint{motor + 1}", type=mujoco.mjtJoint.mjJNT_HINGE, axis=link.axis,
+                range=link.joint_range + np.array([-0.05, 0.05]), limited=True,
+                armature=ARMATURE_KGM2[arm.motor_types[motor]], frictionloss=hidden.friction_nm[motor],
+            )  # fmt: skip
+            _add_motor(spec, joint.name, 1.0, f"motor{motor + 1}")
+        if link.joint != "slide" and link.name in children and link.name != "link6":
+            _add_capsule(body, children[link.name].position_m, 0.034 if len(bodies) < 6 else 0.028, len(bodies) % 2)
+    _add_gripper(spec, bodies, station)
+
+
+def _add_body(parent: Any, body: Body) -> Any:
+    inertia = body.inertia_kgm2
+    return parent.add_body(
+        name=body.name, pos=body.position_m, quat=body.quat_wxyz, mass=body.mass_kg, ipos=body.com_m,
+        fullinertia=[inertia[0, 0], inertia[1, 1], inertia[2, 2], inertia[0, 1], inertia[0, 2], inertia[1, 2]],
+        explicitinertial=True,
+    )  # fmt: skip
+
+
+def _add_gripper(spec: Any, bodies: dict[str, Any], station: Station) -> None:
+    arm, tool = station.arm, station.tool
+    for number, tip in enumerate((body for body in arm.bodies if body.joint == "slide"), start=7):
+        finger = bodies[tip.name]
+        finger.add_joint(
+            name=f"joint{number}", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=tip.axis, range=tip.joint_range,
+            limited=True, armature=0.1, damping=[5.0, 0.0, 0.0], frictionloss=0.3,
+        )  # fmt: skip
+        finger.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX, size=PAD_SIZE_M, pos=_pad_position_m(tip, arm), quat=_inverse(tip.quat_wxyz),
+            rgba=ORANGE, contype=1, conaffinity=1, condim=4, friction=[1.2, 0.005, 0.0001], solref=SOLREF,
+            solimp=SOLIMP, mass=0,
+        )  # fmt: skip
+    spec.add_equality(
+        name="jaws", type=mujoco.mjtEq.mjEQ_JOINT, name1="joint7", name2="joint8", data=[0, 1] + [0] * 10,
+        solref=[0.005, 1.0],
+    )  # fmt: skip
+    _add_motor(spec, "joint7", 2 * arm.gripper.rad_per_m, "motor7")  # the jaw opens by both slides
+    hand = bodies["gripper"]
+    _add_box(hand, [0, 0, -0.035], [0.025, 0.06, 0.028], GREY)
+    tip_m = arm.tool_position_m - np.array([0, 0, tool.length_m])
+    half = (tool.length_m + 0.01) / 2
+    hand.add_geom(
+        name="stick", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[STICK_RADIUS_M, half, 0], pos=tip_m + [0, 0, half],
+        rgba=[0.1, 0.1, 0.1, 1.0], mass=0, contype=1, conaffinity=1, condim=4, friction=[0.3, 0.005, 0.0001],
+        solref=SOLREF, solimp=SOLIMP,
+    )  # fmt: skip
+    hand.add_site(name="tool", pos=tip_m, quat=arm.tool_quat_wxyz)
+    held = hand.add_body(name="tool", pos=tip_m + [0, 0, tool.length_m / 2])
+    held.mass, held.inertia, held.explicitinertial = tool.mass_kg, [1e-5, 1e-5, 1e-6], True
+
+
+def _pad_position_m(tip: Body, arm: ArmModel) -> Array:
+    """Return where the finger's pad sits in the finger's frame: beside the grasp point, closed jaw at slide 0."""
+    side = 1.0 if tip.position_m[1] > 0 else -1.0
+    in_gripper = np.array([0.0, side * PAD_SIZE_M[1], arm.tool_position_m[2] + 0.004])
+    return np.asarray(rotation(tip.quat_wxyz).T @ (in_gripper - tip.position_m))
+
+
+def _inverse(quat_wxyz: Array) -> Array:
+    return np.asarray(quat_wxyz * np.array([1.0, -1.0, -1.0, -1.0]))
+
+
+def _add_motor(spec: Any, joint: str, gear: float, name: str) -> None:
+    """Add an actuator whose law the motor's own frames program: force = bias0 + bias1 * angle + bias2 * speed."""
+    spec.add_actuator(
+        name=name, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT, gear=[gear, 0, 0, 0, 0, 0],
+        gaintype=mujoco.mjtGain.mjGAIN_FIXED, biastype=mujoco.mjtBias.mjBIAS_AFFINE,
+        gainprm=[0.0] * 10, biasprm=[0.0] * 10, ctrllimited=False, forcelimited=True, forcerange=[-28.0, 28.0],
+    )  # fmt: skip
+
+
+def _add_camera(spec: Any, station: Station) -> None:
+    camera = station.calibration.top_camera
+    # MuJoCo's camera looks along its own -z with y up.
+    rotation = camera.base_from_camera_rotation @ np.diag([1.0, -1.0, -1.0])
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, np.ascontiguousarray(rotation).flatten())
+    fovy = 2 * np.degrees(np.arctan2(camera.height_px / 2, camera.focal_px))
+    spec.worldbody.add_camera(name="top", pos=camera.base_from_camera_position_m, quat=quat, fovy=fovy)
+    spec.visual.global_.offwidth = camera.width_px
+    spec.visual.global_.offheight = camera.height_px
+
+
+def _add_capsule(body: Any, end: Array, radius_m: float, dark: int) -> None:
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[0, 0, 0, *end], size=[radius_m, 0, 0], rgba=GREY if dark else ORANGE,
+        contype=0, conaffinity=0, mass=0,
+    )  # fmt: skip
+
+
+def _add_box(body: Any, pos: list[float], size: list[float], rgba: list[float]) -> None:
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, rgba=rgba, contype=0, conaffinity=0, mass=0)
+
+
+def _yaw_quat(yaw_rad: float) -> list[float]:
+    return [float(np.cos(yaw_rad / 2)), 0.0, 0.0, float(np.sin(yaw_rad / 2))]

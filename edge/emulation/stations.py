@@ -1,0 +1,68 @@
+"""Writes the folders of new emulated stations: `station.toml` and `calibration.toml`, as a person would for a real bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+STATION = """\
+# One emulated bench. Units are part of every key; the site's limits can only narrow the arm's own.
+name = "{name}"
+task = "{task}"
+arm = "yam"
+
+[limits]
+lower_rad = [-2.6, 0.0, 0.0, -1.69, -1.57, -2.09]
+upper_rad = [2.6, 3.66, 3.14, 1.57, 1.57, 2.09]
+velocity_rad_s = [3.0, 3.0, 3.0, 6.0, 6.0, 6.0]
+torque_nm = [10.0, 20.0, 10.0, 4.0, 4.0, 4.0]
+
+[tool]  # a stick, fixed to the gripper
+name = "stick"
+length_m = 0.05
+mass_kg = 0.03
+
+[workspace]  # of the tool's tip
+x_m = [0.12, 0.47]
+y_m = [-0.30, 0.30]
+z_m = [0.003, 0.30]
+
+[coordinator]
+endpoint = "{endpoint}"
+trusted_keys = [{keys}]
+
+[emulation]
+seed = {seed}
+"""
+
+CALIBRATION = """\
+# Where the top camera stands and how it projects; joint zeros and gravity factors of this arm.
+day = 2026-11-01
+residual_px = 0.0
+joint_zero_rad = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+gravity_factor = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+[top_camera]
+width_px = 640
+height_px = 480
+focal_px = 625.0
+centre_px = [319.5, 239.5]
+base_from_camera_rotation = [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]]
+base_from_camera_position_m = [0.32, 0.0, 0.75]
+"""
+
+
+def make_stations(
+    folder: Path, count: int, seed: int, task: str, endpoint: str, trusted_keys: Sequence[str]
+) -> list[str]:
+    """Write `count` station folders below `folder` and return their names; existing ones are left as they are."""
+    names = [f"station-{number}" for number in range(1, count + 1)]
+    keys = ", ".join(f'"{key}"' for key in trusted_keys)
+    for number, name in enumerate(names, start=1):
+        station = folder / name
+        station.mkdir(parents=True, exist_ok=True)
+        text = STATION.format(name=name, task=task, endpoint=endpoint, keys=keys, seed=seed * 1000 + number)
+        for file, content in (("station.toml", text), ("calibration.toml", CALIBRATION)):
+            if not (station / file).exists():
+                (station / file).write_text(content)
+    return names

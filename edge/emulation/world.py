@@ -1,0 +1,126 @@
+"""One emulated bench: physics, motors on their bus, and a camera, advanced in lock-step by whoever owns the clock.
+
+The only way in is CAN frames, the only ways out are feedback frames and pictures. Simulator truth is read by
+`truth` alone, which the benches use to check the judge and nothing else may.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.emulation.hidden import draw
+from edge.emulation.mjcf import PHYSICS_DT_S, build
+from edge.messages import CONTROL_HZ, MOTORS
+from edge.station import Station
+from edge.tasks.push_t.geometry import HEIGHT_M, Pose
+from edge.tasks.push_t.task import GOAL
+from firmware_bridge.motors import EmulatedBus, MotorBank
+from policies.interface import Array
+
+STEPS_PER_TICK = round(1.0 / (CONTROL_HZ * PHYSICS_DT_S))
+TICK_NS = round(1e9 / CONTROL_HZ)
+# A motor that is not enabled shorts its windings. How hard that brakes is our estimate; no source gives it.
+SHORTED_DAMPING = 2.0
+STOWED_RAD = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])  # tool down, clear of the camera
+NOISE_PATCHES = 1 << 21
+
+
+class NoGraphics(Exception):  # noqa: N818 - says what is missing
+    """The camera cannot be rendered here; the message names the package to install."""
+
+
+class World:
+    """Physics, motors and camera of one station."""
+
+    def __init__(self, station: Station, seed: int) -> None:
+        self.hidden = draw(seed)
+        self.model = build(station, self.hidden, GOAL)
+        self.data = mujoco.MjData(self.model)
+        self._rng = np.random.default_rng([seed, 0x5EED])
+        self._noise = self._rng.normal(0.0, self.hidden.pixel_noise, NOISE_PATCHES).round().astype(np.int16)
+        self._tee = self.model.joint("tee").qposadr[0]
+        names = [f"joint{i}" for i in range(1, MOTORS + 1)]
+        self._q = np.array([self.model.joint(name).qposadr[0] for name in names])
+        self._dq = np.array([self.model.joint(name).dofadr[0] for name in names])
+        self._bias_rad = np.append(self.hidden.zero_bias_rad, 0.0)
+        arm = station.arm
+        self._gear = np.append(np.ones(6), 2 * arm.gripper.rad_per_m)  # the jaw opens by both slides
+        self.bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
+        self.bus = EmulatedBus(self.bank, self._shafts, lambda: self.now_ns)
+        self.ticks = 0
+        self._programs: deque[tuple[Array, Array]] = deque()
+        self._renderer: mujoco.Renderer | None = None
+        self.data.qpos[self._q[:6]] = STOWED_RAD
+        self.place_tee(GOAL)
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time."""
+        return self.ticks * TICK_NS
+
+    def tick(self) -> None:
+        """Let one control period pass."""
+        self.bank.tick(self.now_ns)
+        self._program_actuators()
+        mujoco.mj_step(self.model, self.data, STEPS_PER_TICK)
+        self.ticks += 1
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return what the top camera sees now, (height, width, 3) red, green, blue."""
+        if self._renderer is None:
+            self._renderer = _renderer(self.model)
+        self._renderer.update_scene(self.data, camera="top")
+        clean = self._renderer.render()
+        start = int(self._rng.integers(0, NOISE_PATCHES - 4096))
+        noise = np.resize(np.roll(self._noise, start), clean.shape)
+        return np.clip(clean + noise, 0, 255).astype(np.uint8)
+
+    def place_tee(self, pose: Pose) -> None:
+        """Put the T down: the emulator's first placement, before anything is measured."""
+        at = self._tee
+        self.data.qpos[at : at + 3] = [pose[0], pose[1], HEIGHT_M / 2]
+        self.data.qpos[at + 3 : at + 7] = [np.cos(pose[2] / 2), 0.0, 0.0, np.sin(pose[2] / 2)]
+        mujoco.mj_forward(self.model, self.data)
+
+    def truth(self) -> Pose:
+        """Return where the T really stands; for measuring the judge, never for judging."""
+        at = self._tee
+        w, x, y, z = self.data.qpos[at + 3 : at + 7]
+        yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        return (float(self.data.qpos[at]), float(self.data.qpos[at + 1]), yaw)
+
+    def close(self) -> None:
+        """Free the graphics context, which complains when it is left to the interpreter's end."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _shafts(self) -> tuple[Array, Array, Array]:
+        position = self.data.qpos[self._q] * self._gear + self._bias_rad
+        return position, self.data.qvel[self._dq] * self._gear, self.data.actuator_force.copy()
+
+    def _program_actuators(self) -> None:
+        """Give each actuator the law of its motor, as it was commanded `latency_ticks` ago."""
+        bank = self.bank
+        law = np.empty((MOTORS, 3))
+        law[:, 0] = bank.tau_ff + bank.kp * (bank.p_des - self._bias_rad) + bank.kd * bank.v_des
+        law[:, 1] = -bank.kp
+        law[:, 2] = np.where(bank.enabled, -bank.kd, -SHORTED_DAMPING)
+        self._programs.append((law, bank.enabled))
+        while len(self._programs) > self.hidden.latency_ticks + 1:
+            self._programs.popleft()
+        self.model.actuator_biasprm[:, :3] = self._programs[0][0]
+
+
+def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:
+    width, height = model.vis.global_.offwidth, model.vis.global_.offheight
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:
+        raise NoGraphics(
+            "cannot render the camera: no EGL found; on Debian and Ubuntu install libegl1 and libgl1-mesa-dri"
+        ) from error

@@ -1,0 +1,149 @@
+"""What a station and the coordinator tell each other: leases of work down, trials up.
+
+These are the only edge types that the coordinator may import. All are frozen, all travel as msgpack maps.
+
+- A trial's identity is (edge, epoch, sequence); the same identity with other content is an error, never an update.
+- `assignment_id` names one attempt that the coordinator asked for. A crash makes the attempt invalid; the coordinator
+  asks again with a new assignment on the same start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar, get_type_hints
+
+import msgpack
+
+PROTOCOL = 1
+
+
+class Outcome(StrEnum):
+    """How a trial counts: failures are the policy's, invalid ones are the harness's and leave the denominator."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One attempt: a bundle on a start."""
+
+    assignment_id: str
+    bundle: str  # sha256 of the bundle, hex
+    start_id: str
+    start: Mapping[str, float]  # the task's own coordinates, e.g. x_m, y_m, yaw_rad
+    seed: int
+    purpose: str  # "screen", "gate", "heldout", "baseline", "play"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Authority to run some attempts, in order, until a time."""
+
+    lease_id: str
+    task: str
+    assignments: tuple[Assignment, ...]
+    expires_unix_s: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The unit of evidence: one attempt, how it ended and everything needed to believe it."""
+
+    edge: str
+    epoch: str  # drawn anew when a ledger is made, so that a cloned card cannot reuse numbers
+    sequence: int
+    assignment_id: str
+    lease_id: str
+    task: str
+    bundle: str
+    start_id: str
+    purpose: str
+    seed: int
+    outcome: Outcome
+    cause: str  # why invalid, or the failure class; empty for a success
+    detail: str  # one sentence for a person
+    progress: float  # [0, 1]
+    measures: Mapping[str, float]  # coverage, position_error_mm, angle_error_deg, ...
+    achieved_start: Mapping[str, float]  # what the ready check measured
+    reset_s: float  # station time
+    reset_tries: int  # 0 when the scene was found ready
+    trial_s: float  # station time
+    policy_steps: int
+    wall_reset_s: float
+    wall_trial_s: float
+    started_unix_s: float  # when the reset began
+    ended_unix_s: float
+    station_hash: str
+    calibration_hash: str
+    software: str  # versions that change the physics or the judge
+    recording: str  # sha256 of the sealed recording, empty where there is none
+    recording_bytes: int = 0
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """(edge, epoch, sequence)."""
+        return (self.edge, self.epoch, self.sequence)
+
+
+Record = TypeVar("Record", Assignment, Lease, Trial)
+
+
+class RecordError(Exception):
+    """Bytes that are not the record they should be."""
+
+
+def encode(record: Assignment | Lease | Trial) -> bytes:
+    """Return the canonical bytes of a record: a msgpack map with the keys in field order."""
+    return msgpack.packb(asdict(record), use_bin_type=True)  # type: ignore[no-any-return]
+
+
+def decode(kind: type[Record], data: bytes) -> Record:
+    """Return the record in `data`.
+
+    Raises:
+        RecordError: not msgpack, an unknown or missing key, or a value of the wrong type.
+    """
+    try:
+        raw = msgpack.unpackb(data, raw=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise RecordError(f"not a {kind.__name__}: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecordError(f"not a {kind.__name__}: a {type(raw).__name__} where a map should be")
+    return _from_map(kind, raw)
+
+
+def content_hash(record: Assignment | Lease | Trial) -> str:
+    """Return the sha256 of the canonical bytes, hex."""
+    return hashlib.sha256(encode(record)).hexdigest()
+
+
+def _from_map(kind: type[Record], raw: dict[str, Any]) -> Record:
+    known = {item.name for item in fields(kind)}
+    if set(raw) != known:
+        wrong = sorted(set(raw) ^ known)
+        raise RecordError(f"{kind.__name__} has unknown or missing keys: {', '.join(map(str, wrong))}")
+    hints = get_type_hints(kind)
+    values = {name: _coerce(kind.__name__, name, hints[name], value) for name, value in raw.items()}
+    return kind(**values)
+
+
+def _coerce(record: str, name: str, hint: Any, value: Any) -> Any:
+    if name == "assignments" and isinstance(value, list | tuple):
+        return tuple(_from_map(Assignment, item) for item in value)
+    if hint is Outcome:
+        try:
+            return Outcome(value)
+        except ValueError as error:
+            raise RecordError(f"{record}.{name} is {value!r}, not one of {', '.join(Outcome)}") from error
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = dict if getattr(hint, "__origin__", None) is not None else hint
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise RecordError(f"{record}.{name} is {type(value).__name__}, not {getattr(expected, '__name__', expected)}")
+    return value

@@ -1,0 +1,204 @@
+"""One bench, read from `station.toml` into frozen dataclasses and checked before anything moves.
+
+- Units are part of every key; an unknown key is an error, because a misspelt limit must not become no limit.
+- The site's limits can only narrow the arm's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.records import Calibration, load_calibration
+from edge.arm import ArmModel, load_arm
+from firmware_bridge.guard import JointLimits, narrow
+from policies.interface import JOINTS, Array
+
+FILE = "station.toml"
+ARMS = ("yam",)  # with the linear_4310 gripper
+
+
+class StationError(Exception):
+    """A station.toml that cannot be used; says which key and what to do."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where the tool may be, in the base frame."""
+
+    lower_m: Array  # (3,)
+    upper_m: Array  # (3,)
+
+    def contains(self, position_m: Array) -> bool:
+        """Return whether the point is inside; false for NaN."""
+        return bool(((position_m >= self.lower_m) & (position_m <= self.upper_m)).all())
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What the gripper holds for good: its frame's end lies `length_m` beyond the grasp point."""
+
+    name: str
+    length_m: float
+    mass_kg: float
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """Whom to ask for work and whose signature to believe."""
+
+    endpoint: str
+    trusted_keys: tuple[str, ...]  # Ed25519 public keys, hex
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """Present only on an emulated station."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Station:
+    """Everything that is fixed about one bench."""
+
+    folder: Path
+    name: str
+    task: str
+    arm: ArmModel
+    limits: JointLimits
+    tool: Tool
+    workspace: Box
+    coordinator: Coordinator
+    calibration: Calibration
+    emulation: Emulation | None
+    station_hash: str
+
+    @property
+    def calibration_hash(self) -> str:
+        """sha256 of the calibration file."""
+        return self.calibration.sha256
+
+
+def load_station(folder: Path) -> Station:
+    """Return the station in `folder`.
+
+    Raises:
+        StationError: missing file, not TOML, unknown or missing key, wrong type or shape, a limit that is impossible or
+            wider than the arm's own.
+        CalibrationError: the calibration beside it cannot be used.
+    """
+    path = folder / FILE
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise StationError(f"no {FILE} in {folder}: make one with `enpire-edge make-stations {folder}`") from error
+    try:
+        raw = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StationError(f"{path}: not TOML: {error}") from error
+    try:
+        return _station(folder, raw, hashlib.sha256(text).hexdigest())
+    except StationError as error:
+        raise StationError(f"{path}: {error}") from error
+
+
+def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
+    _keys(raw, "", {"name", "task", "arm", "limits", "tool", "workspace", "coordinator"}, {"emulation"})
+    if _text(raw["arm"], "arm") not in ARMS:
+        raise StationError(f"arm is {raw['arm']!r}; known: {', '.join(ARMS)}")
+    arm = load_arm()
+    tool = raw["tool"]
+    _keys(tool, "tool", {"name", "length_m", "mass_kg"})
+    box = raw["workspace"]
+    _keys(box, "workspace", {"x_m", "y_m", "z_m"})
+    ranges = [_numbers(box[axis], f"workspace.{axis}", 2) for axis in ("x_m", "y_m", "z_m")]
+    for axis, (low, high) in zip("xyz", ranges, strict=True):
+        if not -1.5 <= low < high <= 1.5:
+            raise StationError(f"workspace.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
+    coordinator = raw["coordinator"]
+    _keys(coordinator, "coordinator", {"endpoint", "trusted_keys"})
+    emulation = raw.get("emulation")
+    if emulation is not None:
+        _keys(emulation, "emulation", {"seed"})
+    return Station(
+        folder=folder,
+        name=_text(raw["name"], "name"),
+        task=_text(raw["task"], "task"),
+        arm=arm,
+        limits=_limits(raw["limits"], arm),
+        tool=Tool(
+            _text(tool["name"], "tool.name"),
+            _number(tool["length_m"], "tool.length_m", 0.0, 0.5),
+            _number(tool["mass_kg"], "tool.mass_kg", 0.0, 2.0),
+        ),
+        workspace=Box(np.array([low for low, _ in ranges]), np.array([high for _, high in ranges])),
+        coordinator=Coordinator(
+            _text(coordinator["endpoint"], "coordinator.endpoint"),
+            tuple(_text(key, "coordinator.trusted_keys") for key in coordinator["trusted_keys"]),
+        ),
+        calibration=load_calibration(folder / "calibration.toml"),
+        emulation=None if emulation is None else Emulation(int(_number(emulation["seed"], "emulation.seed", 0, 2**53))),
+        station_hash=sha256,
+    )
+
+
+def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:
+    _keys(raw, "limits", {"lower_rad", "upper_rad", "velocity_rad_s", "torque_nm"})
+    site = {key: np.array(_numbers(raw[key], f"limits.{key}", JOINTS)) for key in raw}
+    own = arm.limits
+    for key, allowed, rule in (
+        ("lower_rad", site["lower_rad"] >= own.lower_rad, "below the arm's own"),
+        ("upper_rad", site["upper_rad"] <= own.upper_rad, "above the arm's own"),
+        ("lower_rad", site["lower_rad"] < site["upper_rad"], "not below upper_rad"),
+        ("velocity_rad_s", site["velocity_rad_s"] > 0, "not positive"),
+        ("velocity_rad_s", site["velocity_rad_s"] <= own.velocity_rad_s, "above the motor's (is it in degrees?)"),
+        ("torque_nm", site["torque_nm"] > 0, "not positive"),
+        ("torque_nm", site["torque_nm"] <= own.torque_nm, "above the motor's"),
+    ):
+        if not allowed.all():
+            joint = int(np.argmin(allowed))
+            limit = own.lower_rad[joint] if key == "lower_rad" else getattr(own, key)[joint]
+            raise StationError(
+                f"limits.{key} of joint {joint + 1} is {site[key][joint]:g}, {rule} ({limit:g}); correct the file"
+            )
+    return narrow(own, JointLimits(site["lower_rad"], site["upper_rad"], site["velocity_rad_s"], site["torque_nm"]))
+
+
+def _keys(raw: Any, where: str, wanted: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    if not isinstance(raw, dict):
+        raise StationError(f"{where or 'the file'} is not a table")
+    prefix = f"{where}." if where else ""
+    for key in sorted(set(raw) - wanted - optional):
+        raise StationError(f"unknown key {prefix}{key}; known: {', '.join(sorted(wanted | optional))}")
+    for key in sorted(wanted - set(raw)):
+        raise StationError(f"missing key {prefix}{key}")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise StationError(f"{where} is {value!r}, wants text")
+    return value
+
+
+def _number(value: Any, where: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise StationError(f"{where} is {value!r}, wants a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _numbers(value: Any, where: str, count: int) -> list[float]:
+    if not isinstance(value, list) or len(value) != count:
+        raise StationError(f"{where} is {value!r}, wants {count} numbers")
+    return [_number(item, where, -math.inf, math.inf) if math.isfinite(item) else _refuse(item, where) for item in value]
+
+
+def _refuse(value: float, where: str) -> float:
+    raise StationError(f"{where} holds {value}, wants finite numbers")

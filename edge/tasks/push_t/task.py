@@ -1,0 +1,148 @@
+"""Push-T: the arm pushes the block to a commanded start, the top camera says when it stands there and how it ended.
+
+- Success is coverage of the goal above 0.95, the rule of gym-pusht; about 2 mm or 2.4 degrees.
+- The verdict is the mean of several pictures; too close to the threshold for what the fit can tell, it abstains.
+- Nobody carries the block: the reset plans its own pushes with the appliance's skills, never with a bundle's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.records import Outcome
+from edge.tasks.push_t.geometry import Pose, coverage, outline_m, wrap
+from edge.tasks.task import Readiness, Start, Verdict
+from policies.interface import Robot, SceneObject
+from policies.skills.motion import GENTLE_M_S2, Mover
+from policies.skills.pushing import Block, Choice, choose, contacts, cost_m
+
+GOAL: Pose = (0.32, 0.0, float(np.pi / 4))
+SUCCESS_COVERAGE = 0.95
+ABSTAIN_BAND = 0.004  # coverage; what ten pictures of a still T scatter by, three times over
+VERDICT_LOOKS = 5
+READY_M, READY_RAD = 0.020, 0.20
+RESET_AIM_M, RESET_AIM_RAD = 0.012, 0.12  # stop pushing inside this, so that a last slip still leaves it ready
+RESET_PUSHES = 16
+RESET_SPEED_M_S, RESET_TRAVEL_M_S = 0.10, 0.50
+ENCODER_GAIN = 0.2
+STICK_HEIGHT_M = 0.012
+TRAVEL_HEIGHT_M = 0.055
+CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
+# A class names what an attempt lacked, so that ideas can be matched to it.
+FAR_M, ROTATED_RAD = 0.015, 0.15
+BLOCK = Block(outline_m())
+OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.475))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The T as the mean of some pictures."""
+
+    pose: Pose
+    looks: int
+
+
+class PushT:
+    """The task as the trial runner sees it."""
+
+    name = "push_t"
+    time_limit_s = 60.0
+
+    def ready(self, robot: Robot, start: Start) -> Readiness:
+        """Look, and say whether the T stands within 20 mm and 0.2 rad of the start."""
+        _clear_view(Mover(robot, ENCODER_GAIN))
+        seen = _look(robot, 1)
+        if seen is None:
+            return Readiness(False, {}, "the camera does not see the whole T")
+        measured = {"x_m": seen.pose[0], "y_m": seen.pose[1], "yaw_rad": seen.pose[2]}
+        away_m, turned_rad = _errors(seen.pose, _pose_of(start))
+        ready = away_m <= READY_M and abs(turned_rad) <= READY_RAD
+        return Readiness(ready, measured, f"{away_m * 1e3:.0f} mm and {np.degrees(turned_rad):+.0f} deg from the start")
+
+    def reset(self, robot: Robot, start: Start) -> None:
+        """Push the T until it stands at the start or the pushes are used up."""
+        mover = Mover(robot, ENCODER_GAIN)
+        places = contacts(BLOCK)
+        target = _pose_of(start)
+        for _ in range(RESET_PUSHES):
+            _clear_view(mover)
+            seen = _look(robot, 1)
+            if seen is None:
+                return
+            away_m, turned_rad = _errors(seen.pose, target)
+            if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
+                return
+            push = choose(BLOCK, places, seen.pose, target, OPTIONS)
+            if push is None or push.cost_m >= float(cost_m(np.asarray(seen.pose), target, OPTIONS.angle_weight_m)):
+                return
+            mover.line(_at(push.start_m, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
+            mover.line(_at(push.start_m, STICK_HEIGHT_M), RESET_TRAVEL_M_S, GENTLE_M_S2)
+            mover.settle(0.003, 0.3)
+            mover.line(_at(push.end_m, STICK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
+            mover.settle(0.003, 0.3)
+            mover.line(_at(push.end_m, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
+
+    def verify(self, robot: Robot, start: Start) -> Verdict:
+        """Step out of view, look several times, and judge by coverage of the goal."""
+        _clear_view(Mover(robot, ENCODER_GAIN))
+        seen = _look(robot, VERDICT_LOOKS)
+        if seen is None:
+            return Verdict(Outcome.INVALID, 0.0, "unseen", "the camera does not see the whole T")
+        return judge(seen.pose)
+
+
+def judge(pose: Pose) -> Verdict:
+    """Return the verdict on a T seen at `pose`."""
+    covered = coverage(pose, GOAL)
+    away_m, turned_rad = _errors(pose, GOAL)
+    measures = {
+        "coverage": covered,
+        "position_error_mm": away_m * 1e3,
+        "angle_error_deg": float(np.degrees(turned_rad)),
+    }
+    progress = min(1.0, covered / SUCCESS_COVERAGE)
+    detail = f"coverage {covered:.3f}, {away_m * 1e3:.1f} mm and {np.degrees(turned_rad):+.1f} deg off"
+    if abs(covered - SUCCESS_COVERAGE) <= ABSTAIN_BAND:
+        return Verdict(Outcome.INVALID, progress, "undecided", f"{detail}: too close to the threshold", measures)
+    if covered > SUCCESS_COVERAGE:
+        return Verdict(Outcome.SUCCESS, 1.0, "", detail, measures)
+    return Verdict(Outcome.FAILURE, progress, _failure_class(away_m, turned_rad), detail, measures)
+
+
+def _failure_class(away_m: float, turned_rad: float) -> str:
+    if abs(turned_rad) > ROTATED_RAD and abs(turned_rad) / ROTATED_RAD >= away_m / FAR_M:
+        return "rotated"
+    return "far" if away_m > FAR_M else "near"
+
+
+def _look(robot: Robot, looks: int) -> Seen | None:
+    """Return the T's mean pose over `looks` pictures; None unless most of them show it."""
+    found: list[SceneObject] = []
+    for _ in range(looks):
+        tee = robot.scene().find("tee")
+        if tee is not None:
+            found.append(tee)
+    if 2 * len(found) <= looks:
+        return None
+    yaw = np.arctan2(np.mean([np.sin(t.yaw_rad) for t in found]), np.mean([np.cos(t.yaw_rad) for t in found]))
+    return Seen((float(np.mean([t.x_m for t in found])), float(np.mean([t.y_m for t in found])), float(yaw)), len(found))
+
+
+def _clear_view(mover: Mover) -> None:
+    mover.line(_at(mover.sent_m[:2], TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
+    mover.line(CLEAR_OF_VIEW_M, RESET_TRAVEL_M_S)
+
+
+def _errors(pose: Pose, target: Pose) -> tuple[float, float]:
+    """Return (distance in metres, yaw error in radians)."""
+    return float(np.hypot(pose[0] - target[0], pose[1] - target[1])), wrap(pose[2] - target[2])
+
+
+def _pose_of(start: Start) -> Pose:
+    return (start["x_m"], start["y_m"], start["yaw_rad"])
+
+
+def _at(place_m: np.ndarray, height_m: float) -> np.ndarray:  # type: ignore[type-arg]
+    return np.array([place_m[0], place_m[1], height_m])

@@ -1,0 +1,148 @@
+"""The Robot of one station: turns a policy's targets into setpoints, and the camera's pictures into scenes.
+
+It checks what control and guard cannot know: whether a pose can be reached, whether the tool stays in the workspace,
+whether the trial's time is used up. It never repairs a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.messages import ArmState, Setpoint
+from edge.arm import rotation
+from edge.planning.kinematics import ToolChain, quat_of, reach, tool_pose
+from edge.station import Box
+from policies.interface import (
+    JOINTS,
+    POLICY_HZ,
+    Array,
+    JointTarget,
+    Observation,
+    OutOfReach,
+    Scene,
+    ToolTarget,
+    TrialOver,
+)
+
+PERIOD_NS = round(1e9 / POLICY_HZ)
+REACH_TOLERANCE_M, REACH_TOLERANCE_RAD = 0.002, 0.05
+SETPOINT_LIFE_NS = 3 * PERIOD_NS  # a policy that misses two periods leaves the arm holding
+
+
+class TimeUp(TrialOver):
+    """The attempt used up its station time."""
+
+
+class SafetyStop(TrialOver):
+    """Control or guard refused to go on; the message says why."""
+
+
+class StopAsked(TrialOver):
+    """Somebody asked the station to stop."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a station's drivers offer, emulated or real: one policy period of motion, and one picture."""
+
+    advance: Callable[[Setpoint], ArmState]
+    state: Callable[[], ArmState]
+    look: Callable[[], Scene]
+    stop_asked: Callable[[], bool]
+
+
+class StationRobot:
+    """Implements `policies.interface.Robot` on a bench."""
+
+    def __init__(self, bench: Bench, chain: ToolChain, workspace: Box, gripper_m: float) -> None:
+        self._bench = bench
+        self._chain = chain
+        self._workspace = workspace
+        self._gripper_m = gripper_m
+        self._began_ns = bench.state().time_ns
+        self._limit_ns = 0
+        self._joints_rad = bench.state().position_rad.copy()
+        self.steps = 0
+
+    def begin(self, limit_s: float) -> None:
+        """Start a stretch of work with its own clock; calls raise `TimeUp` once `limit_s` of station time is used."""
+        state = self._bench.state()
+        self._began_ns = state.time_ns
+        self._limit_ns = round(limit_s * 1e9)
+        self._joints_rad = state.position_rad.copy()
+        self.steps = 0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Station time since `begin`."""
+        return (self._bench.state().time_ns - self._began_ns) * 1e-9
+
+    def observe(self) -> Observation:
+        """Return the newest observation."""
+        return self._observation(self._bench.state())
+
+    def step(self, target: JointTarget | ToolTarget) -> Observation:
+        """Send one target and let one policy period pass."""
+        self._check_going_on()
+        self._joints_rad = self._joints_of(target)
+        now_ns = self._bench.state().time_ns
+        state = self._bench.advance(Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS))
+        self.steps += 1
+        if state.fault:
+            raise SafetyStop(state.fault)
+        return self._observation(state)
+
+    def scene(self) -> Scene:
+        """Take one picture and return what stands where."""
+        self._check_going_on()
+        scene = self._bench.look()
+        return Scene((self._bench.state().time_ns - self._began_ns) * 1e-9, scene.objects)
+
+    def _check_going_on(self) -> None:
+        state = self._bench.state()
+        if self._bench.stop_asked():
+            raise StopAsked("the station was asked to stop")
+        if state.fault:
+            raise SafetyStop(state.fault)
+        if state.time_ns - self._began_ns >= self._limit_ns:
+            raise TimeUp(f"{self._limit_ns * 1e-9:.0f} s of station time are used up")
+
+    def _joints_of(self, target: JointTarget | ToolTarget) -> Array:
+        if isinstance(target, JointTarget):
+            joints = np.asarray(target.joints_rad, dtype=np.float64)
+            if joints.shape != (JOINTS,) or not np.isfinite(joints).all():
+                raise OutOfReach(f"a joint target must be {JOINTS} finite numbers, got {target.joints_rad!r}")
+            place, _ = tool_pose(self._chain, joints)
+        else:
+            place = np.asarray(target.position_m, dtype=np.float64)
+            joints = self._inverse(place, target.quat_wxyz)
+        if not self._workspace.contains(place):
+            raise OutOfReach(f"the tool at {_mm(place)} mm leaves the workspace")
+        return joints
+
+    def _inverse(self, place_m: Array, quat_wxyz: tuple[float, float, float, float]) -> Array:
+        if place_m.shape != (3,) or not (np.isfinite(place_m).all() and np.isfinite(quat_wxyz).all()):
+            raise OutOfReach(f"a tool target must be finite numbers, got {place_m!r} {quat_wxyz!r}")
+        found = reach(self._chain, place_m, rotation(np.asarray(quat_wxyz)), self._joints_rad)
+        if not (found.position_error_m <= REACH_TOLERANCE_M and found.rotation_error_rad <= REACH_TOLERANCE_RAD):
+            raise OutOfReach(f"the tool cannot reach {_mm(place_m)} mm: misses by {found.position_error_m * 1e3:.1f} mm")
+        return found.joints_rad
+
+    def _observation(self, state: ArmState) -> Observation:
+        place, turn = tool_pose(self._chain, state.position_rad)
+        return Observation(
+            time_s=(state.time_ns - self._began_ns) * 1e-9,
+            joints_rad=state.position_rad,
+            joint_velocity_rad_s=state.velocity_rad_s,
+            joint_torque_nm=state.torque_nm,
+            tool_position_m=place,
+            tool_quat_wxyz=quat_of(turn),
+            gripper_m=state.gripper_m,
+        )
+
+
+def _mm(place_m: Array) -> str:
+    return "(" + ", ".join(f"{value * 1e3:.0f}" for value in place_m) + ")"

@@ -1,0 +1,191 @@
+"""Carries trials and recordings up and leases with their bundles down, a turn at a time.
+
+- A trial is marked only once the coordinator has named it as kept; a lost answer means that it is sent again.
+- A lease is kept only once every bundle that it names has been verified and unpacked here. A bundle that is refused
+  once is never asked for again, and its lease is not taken.
+- Order: trials, then work (a station never waits for an upload), then one recording.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import Any
+
+import msgpack
+
+from edge.ledger import Ledger
+from edge.records import PROTOCOL, Lease, RecordError, Trial, decode
+from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
+from edge.uplink.settings import Settings, UplinkError
+from policies.bundle import BundleError, BundleMalformed, bundle_id, open_bundle, unpack
+
+LOG = logging.getLogger("edge.uplink")
+BATCH = 32
+STOCK = 2  # assignments kept ahead, so that the station has the next one when it ends one
+ASK_AGAIN_S = 0.1
+AFTER_REFUSAL_S = 1.0
+RECORDING_TIMEOUT_S = 20.0
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class Courier:
+    """One station's exchange with its coordinator."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, coordinator: Coordinator, software: str) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._coordinator = coordinator
+        self._software = software
+        self._offered: list[Lease] = []  # leases whose bundles are not all here yet
+        self._refused: dict[str, str] = {}  # bundle -> why
+        self._held_back: set[str] = set()  # recordings that the coordinator will not take
+        self._ask_after_s = 0.0
+        self.refusal = ""  # the newest thing that was refused on either side, for the status
+        self.memory_mb = 0.0  # what the station's processes use, for the coordinator's record
+
+    def turn(self, now_unix_s: float) -> bool:
+        """Do one of everything that is due; return whether more trials wait.
+
+        Raises:
+            NoAnswer: the coordinator is not there.
+            LedgerError: the ledger cannot be used.
+        """
+        more = self.send_trials() == BATCH
+        self.fetch_work(now_unix_s)
+        if not more:
+            self.send_recording()
+        return more
+
+    def send_trials(self, timeout_s: float = TIMEOUT_S) -> int:
+        """Send one batch of trials and mark those that were kept; return how many were sent."""
+        waiting = self._ledger.unacked(BATCH)
+        if not waiting:
+            return 0
+        answer = _unpack_map(self._coordinator.ask("enpire/trials", msgpack.packb(waiting), timeout_s=timeout_s))
+        # The ledger passes over what is not its own, so an answer can only mark what was asked about.
+        self._ledger.acknowledge([_identity(item) for item in answer.get("acked", [])])
+        for edge, epoch, sequence, reason in answer.get("refused", []):
+            self._ledger.refused(_identity((edge, epoch, sequence)), str(reason))
+            self._refuse(f"the coordinator refused trial {sequence}: {reason}; it is kept here")
+        return len(waiting)
+
+    def fetch_work(self, now_unix_s: float) -> None:
+        """Ask for assignments where fewer than STOCK are left, and keep those that can be run."""
+        pending = self._ledger.pending_count(now_unix_s)
+        if not self._offered and pending < STOCK and now_unix_s >= self._ask_after_s:
+            self._ask_after_s = now_unix_s + ASK_AGAIN_S
+            self._offered = self._ask_for_leases(STOCK - pending)
+        while self._offered:
+            self._take(self._offered[0], now_unix_s)
+            self._offered.pop(0)
+
+    def send_recording(self) -> None:
+        """Send the oldest recording that is still only here."""
+        for sha256, path in self._ledger.unsent_recordings(1 + len(self._held_back)):
+            if sha256 in self._held_back:
+                continue
+            try:
+                data = path.read_bytes()
+                self._coordinator.ask(
+                    f"enpire/recording/{sha256}", data, self._settings.name.encode(), RECORDING_TIMEOUT_S
+                )
+            except (OSError, Refused) as error:
+                self._held_back.add(sha256)
+                self._refuse(f"recording {path.name} cannot be sent and stays here: {error}")
+                return
+            self._ledger.recording_sent(sha256)
+            return
+
+    def send_last(self, within_s: float) -> bool:
+        """Send what is unacknowledged before this process ends; return whether nothing is left."""
+        deadline_s = time.monotonic() + within_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                if not self.send_trials(timeout_s=left_s):
+                    return True
+            except UplinkError:
+                time.sleep(min(left_s, 0.1))
+        return not self._ledger.unacked(1)
+
+    def _ask_for_leases(self, wants: int) -> list[Lease]:
+        question = {
+            "protocol": PROTOCOL,
+            "edge": self._settings.name,
+            "epoch": self._ledger.epoch,
+            "task": self._settings.task,
+            "wants": wants,
+            "station_hash": self._settings.station_hash,
+            "calibration_hash": self._settings.calibration_hash,
+            "software": self._software,
+            "memory_mb": self.memory_mb,
+        }
+        try:
+            answer = msgpack.unpackb(self._coordinator.ask("enpire/lease", msgpack.packb(question)))
+            return [decode(Lease, item) for item in answer]
+        except (Refused, RecordError, TypeError, ValueError, msgpack.UnpackException) as error:
+            self._refuse(f"no lease: {error}")
+            self._ask_after_s += AFTER_REFUSAL_S
+            return []
+
+    def _take(self, lease: Lease, now_unix_s: float) -> None:
+        """Keep a lease once everything that it needs is here.
+
+        Raises:
+            NoAnswer: a bundle could not be fetched now.
+        """
+        if not lease.expires_unix_s > now_unix_s:
+            return
+        try:
+            if lease.task != self._settings.task:
+                raise Refused(f"it is for the task {lease.task!r}, this station does {self._settings.task!r}")
+            for bundle in {item.bundle: None for item in lease.assignments}:
+                self._have(bundle)
+        except (BundleError, Refused) as error:
+            self._refuse(f"lease {lease.lease_id} is not taken: {error}")
+            self._ask_after_s = now_unix_s + AFTER_REFUSAL_S
+            return
+        self._ledger.add_lease(lease)
+
+    def _have(self, sha256: str) -> None:
+        """Fetch, verify and unpack a bundle that is not here yet."""
+        if not SHA256.fullmatch(sha256):
+            raise BundleMalformed(f"{sha256!r:.80} is not the name of a bundle")
+        if sha256 in self._refused:
+            raise BundleMalformed(self._refused[sha256])
+        if (self._settings.bundles / sha256).is_dir():
+            return
+        try:
+            data = self._coordinator.ask(f"enpire/bundle/{sha256}")
+            if bundle_id(data) != sha256:
+                raise BundleMalformed("the coordinator sent another one")
+            bundle = open_bundle(data, self._settings.trusted_keys)
+            if bundle.manifest.task != self._settings.task:
+                raise BundleMalformed(f"it is for the task {bundle.manifest.task!r}")
+        except (BundleError, Refused) as error:
+            self._refused[sha256] = f"bundle {sha256[:12]}: {error}"
+            raise BundleMalformed(self._refused[sha256]) from error
+        unpack(bundle, self._settings.bundles)
+
+    def _refuse(self, sentence: str) -> None:
+        if sentence != self.refusal:  # the same one again says nothing new
+            LOG.warning(sentence)
+        self.refusal = sentence
+
+
+def _unpack_map(data: bytes) -> dict[str, Any]:
+    try:
+        answer = msgpack.unpackb(data)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise NoAnswer(f"an answer that is not msgpack: {error}") from error
+    if not isinstance(answer, dict):
+        raise NoAnswer("an answer that is not a map")
+    return answer
+
+
+def _identity(raw: Any) -> tuple[str, str, int]:
+    match raw:
+        case [str(edge), str(epoch), int(sequence)]:
+            return edge, epoch, sequence
+    raise NoAnswer("an answer that does not name trials")

@@ -1,0 +1,92 @@
+"""The coordinator as the uplink sees it: questions that are answered or not, a status line and a sign of life.
+
+- A question without an answer is a failure, never a "no": zenoh returns nothing at once while a link is down.
+- The session is a peer that listens nowhere and looks for nobody; it opens without the coordinator and finds it later.
+"""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Any
+
+import zenoh
+
+from edge.uplink.settings import UplinkError
+
+CONFIG: dict[str, Any] = {
+    "mode": "peer",
+    "listen/endpoints": [],
+    "scouting/multicast/enabled": False,
+    "scouting/gossip/enabled": False,
+    "connect/retry": {"period_init_ms": 50, "period_max_ms": 200, "period_increase_factor": 1.5},
+    "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
+}
+TIMEOUT_S = 3.0
+
+
+class NoAnswer(UplinkError):
+    """The coordinator is not there, or did not answer in time."""
+
+
+class Refused(UplinkError):
+    """The coordinator answered, and the answer is no."""
+
+
+class Coordinator:
+    """A zenoh session to the coordinator."""
+
+    def __init__(self, endpoint: str, edge: str) -> None:
+        """Open the session and raise the sign of life of `edge`.
+
+        Raises:
+            UplinkError: the endpoint is not one.
+        """
+        config = zenoh.Config()
+        for key, value in {**CONFIG, "connect/endpoints": [endpoint]}.items():
+            config.insert_json5(key, json.dumps(value))
+        try:
+            self._session = zenoh.open(config)
+        except zenoh.ZError as error:
+            raise UplinkError(f"cannot use the coordinator's endpoint {endpoint!r}: {error}") from error
+        self._alive = self._session.liveliness().declare_token(f"enpire/alive/{edge}")
+        self._status = self._session.declare_publisher(
+            f"enpire/status/{edge}", congestion_control=zenoh.CongestionControl.DROP
+        )
+        self.endpoint = endpoint
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+    def ask(
+        self, key: str, payload: bytes = b"", attachment: bytes | None = None, timeout_s: float = TIMEOUT_S
+    ) -> bytes:
+        """Return the coordinator's answer.
+
+        Raises:
+            NoAnswer: none came.
+            Refused: it was an error, whose text is the message.
+        """
+        try:
+            for reply in self._session.get(key, payload=payload, attachment=attachment, timeout=timeout_s):
+                if reply.ok is not None:
+                    return reply.ok.payload.to_bytes()
+                assert reply.err is not None
+                text = reply.err.payload.to_bytes().decode(errors="replace")
+                if text == "Timeout":  # zenoh's own, from this side
+                    break
+                raise Refused(text)
+        except zenoh.ZError as error:
+            raise NoAnswer(f"no answer to {key}: {error}") from error
+        raise NoAnswer(f"no answer to {key}")
+
+    def publish_status(self, payload: bytes) -> None:
+        """Send a status to whoever listens; it is lost where nobody does."""
+        self._status.put(payload)

@@ -1,0 +1,82 @@
+"""The few lines of a station's files that its uplink needs.
+
+The station's own process checks the whole of station.toml; reading it here with `edge.station` would bring numba in and
+double the memory of a process that only carries bytes. A test holds the two readings together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.records import CalibrationError, load_calibration
+
+PUBLIC_KEY_BYTES = 32
+
+
+class UplinkError(Exception):
+    """Base of everything that the uplink raises; the message is one line."""
+
+
+class SettingsError(UplinkError):
+    """The station's files do not say whom to talk to."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Who this station is, whom it asks for work and whose signature it believes."""
+
+    folder: Path
+    name: str
+    task: str
+    endpoint: str
+    trusted_keys: tuple[bytes, ...]
+    station_hash: str
+    calibration_hash: str
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the station and its uplink meet."""
+        return self.folder / "ledger.db"
+
+    @property
+    def bundles(self) -> Path:
+        """Where verified bundles are unpacked, one folder each, named by sha256."""
+        return self.folder / "bundles"
+
+    @property
+    def status_path(self) -> Path:
+        """What the station is doing right now."""
+        return self.folder / "status.json"
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return the settings of the station in `folder`.
+
+    Raises:
+        SettingsError: a file is missing or does not hold what is needed.
+    """
+    path = folder / "station.toml"
+    try:
+        text = path.read_bytes()
+        raw = tomllib.loads(text.decode())
+        keys = tuple(bytes.fromhex(key) for key in raw["coordinator"]["trusted_keys"])
+        if not all(len(key) == PUBLIC_KEY_BYTES for key in keys):
+            raise SettingsError(f"{path}: a trusted key is not {PUBLIC_KEY_BYTES} bytes; write it as 64 hex digits")
+        return Settings(
+            folder=folder,
+            name=str(raw["name"]),
+            task=str(raw["task"]),
+            endpoint=str(raw["coordinator"]["endpoint"]),
+            trusted_keys=keys,
+            station_hash=hashlib.sha256(text).hexdigest(),
+            calibration_hash=load_calibration(folder / "calibration.toml").sha256,
+        )
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:  # ValueError: not TOML, not UTF-8, not hex
+        raise SettingsError(f"{path} does not name its coordinator rightly: {error!r}") from error
+    except CalibrationError as error:
+        raise SettingsError(str(error)) from error

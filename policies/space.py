@@ -1,0 +1,198 @@
+"""What may be varied in a policy: its `policy.toml`, read into parameters with ranges and ideas to switch on.
+
+- A parameter is a number inside [low, high]; an idea is off or on. Both have a default.
+- The file is refused when it holds a key that is not known here, so that a typing error never passes for a setting.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policies.interface import PolicyError, Value
+
+FILE = "policy.toml"
+SCALES = ("linear", "log", "integer")
+
+
+class SpaceError(PolicyError):
+    """A policy.toml that is not one, or a value outside what it allows; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that may be varied, and where it is said to help."""
+
+    name: str
+    default: float
+    low: float
+    high: float
+    scale: str  # one of SCALES: how to step between low and high
+    about: str
+    helps: tuple[str, ...]  # classes of failure
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A piece of behaviour that can be switched on, and the claim that this tests."""
+
+    name: str
+    default: bool
+    claim: str
+    helps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PolicySpace:
+    """All that may be varied in one policy."""
+
+    name: str
+    task: str
+    api: int
+    entry: str  # the file that holds run(robot, params)
+    parameters: tuple[Parameter, ...]
+    ideas: tuple[Idea, ...]
+
+    @property
+    def items(self) -> tuple[Parameter | Idea, ...]:
+        """Every parameter, then every idea, in the order of the file."""
+        return (*self.parameters, *self.ideas)
+
+    def defaults(self) -> dict[str, Value]:
+        """Return every parameter and idea with its default."""
+        return {item.name: item.default for item in self.items}
+
+    def validate(self, params: Mapping[str, Value]) -> None:
+        """Raise unless every value is one that this policy allows; names may be left out.
+
+        Raises:
+            SpaceError: unknown name, wrong type, not finite, outside the range or not whole where it must be.
+        """
+        known = {item.name: item for item in self.items}
+        for name, value in params.items():
+            if name not in known:
+                raise SpaceError(f"{self.name} has no parameter or idea {name!r}; it has {', '.join(sorted(known))}")
+            _check_value(known[name], value)
+
+    def complete(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """Return `params` with the defaults filled in, numbers as float, in the order of the file.
+
+        Raises:
+            SpaceError: as `validate`.
+        """
+        self.validate(params)
+        merged = self.defaults() | dict(params)
+        return {name: value if isinstance(value, bool) else float(value) for name, value in merged.items()}
+
+
+def load_space(folder: Path) -> PolicySpace:
+    """Return the space of the policy in `folder`.
+
+    Raises:
+        SpaceError: no policy.toml there, not TOML, an unknown or missing key, or a default outside its own range.
+    """
+    path = folder / FILE
+    try:
+        return parse_space(path.read_bytes(), str(path))
+    except OSError as error:
+        raise SpaceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_space(data: bytes, origin: str = FILE) -> PolicySpace:
+    """Return the space that the bytes of a policy.toml describe; `origin` names them in errors.
+
+    Raises:
+        SpaceError: as `load_space`.
+    """
+    try:
+        raw = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SpaceError(f"{origin}: not TOML: {error}") from error
+    try:
+        return _read(raw)
+    except SpaceError as error:
+        raise SpaceError(f"{origin}: {error}") from error
+
+
+def _read(raw: dict[str, Any]) -> PolicySpace:
+    top = _table(raw, {"name": str, "task": str, "api": int, "entry": str}, {"parameters": dict, "ideas": dict}, "")
+    space = PolicySpace(
+        top["name"],
+        top["task"],
+        top["api"],
+        top["entry"],
+        tuple(_parameter(name, item) for name, item in top.get("parameters", {}).items()),
+        tuple(_idea(name, item) for name, item in top.get("ideas", {}).items()),
+    )
+    twice = {item.name for item in space.parameters} & {item.name for item in space.ideas}
+    if twice:
+        raise SpaceError(f"{', '.join(sorted(twice))} is both a parameter and an idea; rename one")
+    space.validate(space.defaults())
+    return space
+
+
+def _parameter(name: str, raw: object) -> Parameter:
+    where = f"parameters.{name}"
+    keys = {"default": float, "low": float, "high": float, "scale": str, "about": str, "helps": list}
+    item = _table(raw, keys, {}, where)
+    low, high, scale = float(item["low"]), float(item["high"]), item["scale"]
+    if scale not in SCALES:
+        raise SpaceError(f"{where}.scale is {scale!r}, not one of {', '.join(SCALES)}")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SpaceError(f"{where} runs from {low} to {high}; low must be below high")
+    if scale == "log" and not low > 0:
+        raise SpaceError(f"{where} is on a log scale and starts at {low}; low must be above 0")
+    if scale == "integer" and not (low.is_integer() and high.is_integer()):
+        raise SpaceError(f"{where} is on an integer scale and runs from {low} to {high}; both must be whole")
+    return Parameter(name, float(item["default"]), low, high, scale, item["about"], _words(item["helps"], where))
+
+
+def _idea(name: str, raw: object) -> Idea:
+    where = f"ideas.{name}"
+    item = _table(raw, {"default": bool, "claim": str, "helps": list}, {}, where)
+    return Idea(name, item["default"], item["claim"], _words(item["helps"], where))
+
+
+def _table(raw: object, needed: Mapping[str, type], allowed: Mapping[str, type], where: str) -> dict[str, Any]:
+    prefix = f"{where}." if where else ""
+    if not isinstance(raw, dict):
+        raise SpaceError(f"{where} is not a table")
+    for name in needed:
+        if name not in raw:
+            raise SpaceError(f"{prefix}{name} is missing")
+    for name, value in raw.items():
+        kind = needed.get(name) or allowed.get(name)
+        if kind is None:
+            raise SpaceError(f"{prefix}{name} is not known here; known are {', '.join((*needed, *allowed))}")
+        if not _is_a(value, kind):
+            raise SpaceError(f"{prefix}{name} is {value!r}, which is not a {kind.__name__}")
+    return raw
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if isinstance(value, bool):  # a bool is an int to Python, and here it never is
+        return kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def _words(raw: list[Any], where: str) -> tuple[str, ...]:
+    if not all(isinstance(word, str) for word in raw):
+        raise SpaceError(f"{where}.helps holds something that is not a string")
+    return tuple(raw)
+
+
+def _check_value(item: Parameter | Idea, value: object) -> None:
+    if isinstance(item, Idea):
+        if not isinstance(value, bool):
+            raise SpaceError(f"idea {item.name} is {value!r}; it can be true or false")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SpaceError(f"parameter {item.name} is {value!r}, which is not a number")
+    if not item.low <= value <= item.high:
+        raise SpaceError(f"parameter {item.name} is {value}; allowed is {item.low} to {item.high}")
+    if item.scale == "integer" and not float(value).is_integer():
+        raise SpaceError(f"parameter {item.name} is {value}; it must be a whole number")

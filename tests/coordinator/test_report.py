@@ -1,0 +1,291 @@
+"""A report tells what the database holds, escapes it, reaches for nothing outside, and bears a run cut short."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from mcap.writer import Writer
+from PIL import Image
+
+from coordinator.report.film import read_frames, strips
+from coordinator.report.hillclimb import spread
+from coordinator.report.measures import Count, depth, incumbents, pass_at, resets, robot_use
+from coordinator.report.run import NotARunError, load
+from coordinator.report.write import write_report
+
+PICTURES = ("hillclimb.png", "idea_tree.png", "utilisation.png", "failures.png")
+STARTED_S = 1_700_000_000.0
+SEED, BETTER, WORSE, BEST = "a" * 64, "b" * 64, "c" * 64, "d" * 64
+BUNDLES = (SEED, BETTER, WORSE, BEST)
+RECORDING_FAILURE, RECORDING_SUCCESS = "1" * 64, "2" * 64
+HOSTILE = "<script>alert('x')</script> & \"quotes\""
+
+
+def make_database(folder: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(folder / "coordinator.db")
+    database.executescript((files("coordinator") / "migrations" / "0001_first.sql").read_text())
+    return database
+
+
+def insert(database: sqlite3.Connection, table: str, **values: object) -> None:
+    marks = ", ".join("?" * len(values))
+    database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+
+
+def add_idea(
+    database: sqlite3.Connection,
+    number: int,
+    parent: int | None,
+    bundle: str,
+    verdict: str,
+    minute: float,
+    **more: object,
+) -> None:
+    insert(
+        database, "bundles", bundle=bundle, parent=None, task="push_t", policy="push_t", params="{}", manifest="{}",
+        archive=b"", created_unix_s=STARTED_S,
+    )  # fmt: skip
+    insert(
+        database, "hypotheses", hypothesis_id=number, researcher="offline",
+        kind="seed" if parent is None else "switch", sentence=more.get("sentence", f"Idea {number} helps."),
+        falsifier="no gain", changes=json.dumps(more.get("changes", {f"idea_{number}": True})),
+        created_unix_s=STARTED_S + 60 * minute,
+    )  # fmt: skip
+    insert(
+        database, "candidates", candidate_id=number, hypothesis_id=number, bundle=bundle, parent_candidate_id=parent,
+        state="gate", created_unix_s=STARTED_S + 60 * minute,
+    )  # fmt: skip
+    if parent is not None and verdict:
+        insert(
+            database, "decisions", candidate_id=number, verdict=verdict, stage="gate", reason="the test said so",
+            pairs=12, wins=7, losses=1, wealth=21.0, candidate_successes=8, candidate_trials=12, incumbent_successes=2,
+            incumbent_trials=12, gain_points=50.0, trials_so_far=24, decided_unix_s=STARTED_S + 60 * (minute + 1.0),
+        )  # fmt: skip
+
+
+def add_trial(
+    database: sqlite3.Connection, sequence: int, bundle: str, outcome: str, *, edge: str = "yam-1", **more: object
+) -> None:
+    started_s = STARTED_S + 12.0 * sequence
+    values: dict[str, object] = {
+        "edge": edge, "epoch": "e", "sequence": sequence, "content_sha256": "0", "received_unix_s": started_s,
+        "used": 1, "assignment_id": f"{edge}-{sequence}", "lease_id": "l", "task": "push_t", "bundle": bundle,
+        "start_id": f"dev-{sequence}", "purpose": "screen", "seed": 7, "outcome": outcome,
+        "cause": "" if outcome == "success" else "missed_goal", "detail": HOSTILE, "progress": 0.5,
+        "measures": json.dumps({"coverage": 0.97}), "achieved_start": "{}", "reset_s": 10.0, "reset_tries": 1,
+        "trial_s": 20.0, "policy_steps": 600, "wall_reset_s": 2.0, "wall_trial_s": 8.0, "started_unix_s": started_s,
+        "ended_unix_s": started_s + 10.0, "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s",
+        "recording": "", "recording_bytes": 0, "notes": "{}",
+    }  # fmt: skip
+    insert(database, "trials", **(values | more))
+
+
+def write_recording(path: Path, frames: int) -> None:
+    """Write a real recording: camera frames each 0.5 s of the station's clock, beside another topic."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start()
+        schema = writer.register_schema("foxglove.CompressedImage", "jsonschema", b"{}")
+        camera = writer.register_channel("/camera/top", "json", schema)
+        joints = writer.register_channel("/joints", "json", schema)
+        for index in range(frames):
+            time_ns = 3_000_000_000 + index * 500_000_000
+            buffer = io.BytesIO()
+            Image.new("RGB", (320, 240), (10 * index, 80, 120)).save(buffer, "JPEG")
+            body = {"format": "jpeg", "data": base64.b64encode(buffer.getvalue()).decode()}
+            writer.add_message(camera, time_ns, json.dumps(body).encode(), time_ns)
+            writer.add_message(joints, time_ns, b"{}", time_ns)
+        writer.finish()
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run of ten minutes: a seed, one accepted, one rejected and again one accepted idea, on two stations."""
+    with make_database(tmp_path) as database:
+        insert(
+            database, "campaigns", campaign_id="c1", task="push_t", seed=7, stations=2, target_successes=46,
+            target_trials=50, budget_minutes=10.0, started_unix_s=STARTED_S, ended_unix_s=STARTED_S + 600,
+            ended_why="the target was reached",
+        )  # fmt: skip
+        for edge in ("yam-1", "yam-2"):
+            insert(
+                database, "stations", edge=edge, epoch="e", station_hash="5" * 64, calibration_hash="6" * 64,
+                software="s", first_seen_unix_s=STARTED_S, last_seen_unix_s=STARTED_S + 600, peak_memory_mb=321.0,
+            )  # fmt: skip
+        add_idea(database, 1, None, SEED, "accept", 0.0)
+        add_idea(database, 2, 1, BETTER, "accept", 1.0, sentence=HOSTILE, changes={HOSTILE: True})
+        add_idea(database, 3, 2, WORSE, "reject", 2.5)
+        add_idea(database, 4, 2, BEST, "accept", 4.0, changes={"push_speed_m_s": 0.12})
+        for sequence in range(20):
+            edge = f"yam-{1 + sequence % 2}"
+            recording = RECORDING_FAILURE if sequence == 1 else ""
+            outcome = "success" if sequence == 0 else "failure"
+            add_trial(database, sequence, SEED, outcome, edge=edge, recording=recording)
+        for sequence in range(20, 40):
+            recording = RECORDING_SUCCESS if sequence == 38 else ""
+            outcome = "failure" if sequence == 39 else "success"
+            add_trial(database, sequence, BEST, outcome, recording=recording, purpose="gate")
+        add_trial(database, 40, BEST, "invalid", cause="camera_dark", used=0)
+        add_trial(database, 41, BEST, "failure", purpose="heldout")
+        insert(
+            database, "heldout", candidate_id=4, successes=47, trials=50, low=0.0, high=1.0, complete=1,
+            ended_unix_s=STARTED_S + 590,
+        )  # fmt: skip
+    write_recording(tmp_path / "recordings" / f"{RECORDING_FAILURE}.mcap", frames=11)
+    write_recording(tmp_path / "recordings" / f"{RECORDING_SUCCESS}.mcap", frames=2)
+    return tmp_path
+
+
+def test_the_page_and_its_pictures_hold_the_figures_of_the_database(run_dir: Path) -> None:
+    page = write_report(run_dir).read_text()
+    for name in PICTURES:
+        with Image.open(run_dir / name) as picture:
+            assert picture.width > 600
+    best = Count(47, 50)
+    for expected in ("1/20 = 5 %", best.text, "push speed m s 0.12", "42 trials", "10.0 wall minutes", "camera_dark"):
+        assert expected in page
+    assert page.count("data:image/png;base64,") == 2 * len(PICTURES)
+    assert page.count("data:image/jpeg;base64,") == 6 + 2
+
+
+def test_the_page_reaches_for_nothing_outside_itself(run_dir: Path) -> None:
+    page = write_report(run_dir).read_text()
+    assert "://" not in page
+    assert not re.search(r"<(script|link|iframe)", page)
+    for source in re.findall(r'(?:src|srcset|href)="([^"]*)"', page):
+        assert source.startswith("data:image/")
+
+
+def test_words_from_the_database_are_escaped(run_dir: Path) -> None:
+    page = write_report(run_dir).read_text()
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(" in page
+
+
+def test_incumbents_rule_from_their_decision_and_keep_heldout_trials_apart(run_dir: Path) -> None:
+    run = load(run_dir)
+    reigns = incumbents(run)
+    assert [(reign.idea.candidate_id, reign.from_minute, reign.to_minute) for reign in reigns] == [
+        (1, 0.0, 2.0),
+        (2, 2.0, 5.0),
+        (4, 5.0, 10.0),
+    ]
+    assert [reign.pooled for reign in reigns] == [Count(1, 20), Count(0, 0), Count(19, 20)]
+    assert [reign.heldout for reign in reigns] == [None, None, Count(47, 50)]
+    assert [depth(run, idea) for idea in run.ideas] == [0, 1, 2, 2]
+
+
+def test_use_of_the_robots_is_told_three_ways(run_dir: Path) -> None:
+    use = robot_use(load(run_dir))
+    station_seconds = 2 * 600.0
+    assert use.any_experiment == pytest.approx(42 * 8.0 / station_seconds)
+    assert use.useful == pytest.approx(41 * 8.0 / station_seconds)
+    assert use.candidates == pytest.approx(22 * 8.0 / station_seconds)
+    assert use.resetting == pytest.approx(42 * 2.0 / station_seconds)
+
+
+def test_resets_that_needed_more_tries_or_never_got_ready_are_not_first_tries(tmp_path: Path) -> None:
+    with make_database(tmp_path) as database:
+        add_trial(database, 0, SEED, "failure")
+        add_trial(database, 1, SEED, "failure", reset_tries=0, reset_s=0.5)  # found ready: nothing to reset
+        add_trial(database, 2, SEED, "failure", reset_tries=2, reset_s=30.0)
+        add_trial(database, 3, SEED, "invalid", cause="reset_failed", reset_s=40.0)
+    measured = resets(load(tmp_path))
+    assert measured is not None
+    assert measured.first_try == Count(1, 3)
+    assert measured.median_s == 30.0
+
+
+@pytest.mark.parametrize(
+    ("attempts", "measured", "expected"),
+    [
+        (8, Count(0, 50), 0.0),
+        (8, Count(50, 50), 1.0),
+        (8, Count(43, 50), 1.0),  # seven failures cannot fill eight attempts
+        (1, Count(3, 50), 0.06),
+        (8, Count(7, 7), None),
+    ],
+)
+def test_pass_at_k_is_the_unbiased_estimate(attempts: int, measured: Count, expected: float | None) -> None:
+    assert pass_at(attempts, measured) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_a_strip_holds_evenly_spread_frames_with_the_stations_time(run_dir: Path) -> None:
+    failure, success = strips(load(run_dir))
+    assert [frame.since_start_s for frame in failure.frames] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert failure.frames[0].station_s == 3.0
+    assert [frame.since_start_s for frame in success.frames] == [0.0, 0.5]
+    assert failure.trial.outcome == "failure"
+    assert success.trial.sequence == 38
+
+
+def test_a_broken_recording_is_said_and_spoils_nothing(run_dir: Path) -> None:
+    path = run_dir / "recordings" / f"{RECORDING_FAILURE}.mcap"
+    path.write_bytes(path.read_bytes()[:200])
+    assert "its recording cannot be read" in write_report(run_dir).read_text()
+
+
+def test_a_recording_without_camera_frames_gives_none(tmp_path: Path) -> None:
+    path = tmp_path / "recordings" / "x.mcap"
+    write_recording(path, frames=0)
+    assert read_frames(path) == ()
+
+
+@pytest.mark.parametrize("content", ["nothing", "campaign", "seed"])
+def test_a_run_that_was_cut_short_still_gives_a_page(tmp_path: Path, content: str) -> None:
+    with make_database(tmp_path) as database:
+        if content != "nothing":
+            insert(
+                database, "campaigns", campaign_id="c1", task="push_t", seed=7, stations=4, target_successes=46,
+                target_trials=50, budget_minutes=8.0, started_unix_s=STARTED_S,
+            )  # fmt: skip
+        if content == "seed":
+            add_idea(database, 1, None, SEED, "", 0.0)
+            add_trial(database, 0, SEED, "invalid", cause="power_cut")
+    page = write_report(tmp_path).read_text()
+    if content == "seed":
+        assert "no trials" in page
+    else:
+        assert "This run ended before any trial was recorded." in page
+    assert all((tmp_path / name).is_file() for name in PICTURES)
+
+
+def test_a_torn_summary_is_left_out(run_dir: Path) -> None:
+    summary = run_dir / "summary.json"
+    summary.write_text('{"first_trial_s": 12.5, "memory": {"edge_mb": [1, 2]}}')
+    assert "memory.edge_mb[1]" in write_report(run_dir).read_text()
+    summary.write_text('{"first_trial_s": 12')
+    assert "summary.json" not in write_report(run_dir).read_text()
+
+
+@pytest.mark.parametrize("content", [None, b"this is no database, not even a small one"])
+def test_a_folder_that_is_no_run_gives_one_line_and_a_failure(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "coordinator.db").write_bytes(content)
+    with pytest.raises(NotARunError):
+        load(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "coordinator.report", str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "coordinator.db" in done.stderr
+
+
+@pytest.mark.parametrize("positions", [[0.0, 0.0, 0.1, 5.0], [9.9, 9.95, 10.0], [1.0, 4.0, 8.0], []])
+def test_numbers_above_the_hill_climb_never_touch(positions: list[float]) -> None:
+    moved = spread(positions, 1.0, 10.0)
+    assert len(moved) == len(positions)
+    assert all(after - before >= 1.0 - 1e-9 for before, after in pairwise(moved))
+    assert all(place <= 10.0 for place in moved)
