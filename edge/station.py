@@ -197,7 +197,9 @@ def _number(value: Any, where: str, low: float, high: float) -> float:
 def _numbers(value: Any, where: str, count: int) -> list[float]:
     if not isinstance(value, list) or len(value) != count:
         raise StationError(f"{where} is {value!r}, wants {count} numbers")
-    return [_number(item, where, -math.inf, math.inf) if math.isfinite(item) else _refuse(item, where) for item in value]
+    return [
+        _number(item, where, -math.inf, math.inf) if math.isfinite(item) else _refuse(item, where) for item in value
+    ]
 
 
 def _refuse(value: float, where: str) -> float:

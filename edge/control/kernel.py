@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from edge import arm
+from edge import arm, messages
 from edge.arm import gravity_torque
 from edge.messages import CONTROL_HZ, MOTORS
 from firmware_bridge import damiao, guard
@@ -27,7 +27,7 @@ from firmware_bridge.frames import Frames
 from firmware_bridge.guard import ALLOWED, find_refusal
 from policies.interface import JOINTS
 
-SOURCES = sources_of(damiao, guard, arm)
+SOURCES = sources_of(damiao, guard, arm, messages)
 DT_S = 1.0 / CONTROL_HZ
 INTERPOLATION_TICKS = 8  # from the policy's 30 Hz to the control's 240 Hz
 SILENT_TICKS = 24  # 0.1 s, a quarter of the motors' own watchdog
@@ -61,7 +61,8 @@ DRIVE = np.dtype(
         ("link_com", np.float64, (JOINTS, 3)),
         # Empty; its name is part of the kernel's signature and so keys numba's cache (see firmware_bridge.compiled).
         (f"sources_{SOURCES:08x}", np.uint8),
-    ]
+    ],
+    align=True,
 )
 MEMORY = np.dtype(
     [
@@ -95,7 +96,8 @@ MEMORY = np.dtype(
         ("link_position", np.float64, (JOINTS, 3)),
         ("link_orientation", np.float64, (JOINTS, 3, 3)),
         ("command", np.float64, (MOTORS, 5)),
-    ]
+    ],
+    align=True,
 )
 
 

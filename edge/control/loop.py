@@ -81,7 +81,7 @@ class ControlLoop:
         Raises:
             ControlError: a motor did not answer or has latched an error, or a joint stands outside its limits.
         """
-        self._memory[0] = np.zeros(1, dtype=MEMORY)[0]
+        self._memory[:] = np.zeros(1, dtype=MEMORY)
         memory, drive = self._memory[0], self._drive[0]
         decode_samples(
             feedback,

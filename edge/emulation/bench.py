@@ -30,7 +30,6 @@ class EmulatedBench:
         self._pace = pace
         self._wall_from_s = time.monotonic()
         self._station_from_s = 0.0
-        self.last_picture: Image | None = None
         self._control = ControlLoop(
             station.arm,
             station.limits,
@@ -59,28 +58,19 @@ class EmulatedBench:
         """Return the newest measurement."""
         return self._control.state(self._world.now_ns)
 
-    def look(self) -> Scene:
-        """Take a picture and return what it shows."""
-        self.last_picture = self._world.picture()
-        fit = find_tee(self.last_picture, self._camera)
-        objects = ()
+    def look(self) -> tuple[Image, Scene]:
+        """Take a picture; return it and what it shows."""
+        picture = self._world.picture()
+        fit = find_tee(picture, self._camera)
+        objects: tuple[SceneObject, ...] = ()
         if fit.found:
             objects = (SceneObject("tee", fit.x_m, fit.y_m, fit.yaw_rad, fit.sigma_m, fit.sigma_rad),)
-        return Scene(self.now_s, objects)
+        return picture, Scene(self.now_s, objects)
 
     @property
     def now_s(self) -> float:
         """Station time."""
         return self._world.now_ns * 1e-9
-
-    @property
-    def now_ns(self) -> int:
-        """Station time."""
-        return self._world.now_ns
-
-    def clear_fault(self) -> None:
-        """Start again after a fault, holding the measured pose."""
-        self.power_up()
 
     def _tick(self) -> None:
         world = self._world
@@ -100,5 +90,3 @@ def _payload(station: Station) -> Payload:
     arm, tool = station.arm, station.tool
     centre = arm.tool_position_m - np.array([0.0, 0.0, tool.length_m / 2])
     return Payload(tool.mass_kg, centre, np.diag([1e-5, 1e-5, 1e-6]))
-
-

@@ -55,7 +55,7 @@ class World:
         self._programs: deque[tuple[Array, Array]] = deque()
         self._renderer: mujoco.Renderer | None = None
         self.data.qpos[self._q[:6]] = STOWED_RAD
-        self.place_tee(GOAL)
+        self.place_tee(_somewhere(self._rng))
 
     @property
     def now_ns(self) -> int:
@@ -124,3 +124,8 @@ def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:
         raise NoGraphics(
             "cannot render the camera: no EGL found; on Debian and Ubuntu install libegl1 and libgl1-mesa-dri"
         ) from error
+
+
+def _somewhere(rng: np.random.Generator) -> Pose:
+    """Return a first place for the T that the arm reaches on all sides."""
+    return (float(rng.uniform(0.28, 0.34)), float(rng.uniform(-0.06, 0.06)), float(rng.uniform(-np.pi, np.pi)))

@@ -203,7 +203,9 @@ def _fit(share: NDArray[np.float32], pose: Array, camera: CameraCalibration) -> 
     if found < MINIMUM_BORDERS * asked:
         return TeeFit(found=False, why_not=f"only {found} of {asked} border samples found: something hides the T")
     if residual_px > MAXIMUM_RESIDUAL_PX:
-        return TeeFit(found=False, why_not=f"the outline misses by {residual_px:.2f} px, more than {MAXIMUM_RESIDUAL_PX}")
+        return TeeFit(
+            found=False, why_not=f"the outline misses by {residual_px:.2f} px, more than {MAXIMUM_RESIDUAL_PX}"
+        )
     # Neighbouring samples share pixels; every third counts as independent.
     covariance = np.linalg.inv(matrix) * residual_px**2 * 3
     yaw = float((pose[2] + np.pi) % (2 * np.pi) - np.pi)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.messages import ArmState, Setpoint
 from edge.arm import rotation
 from edge.planning.kinematics import ToolChain, quat_of, reach, tool_pose
 from edge.station import Box
+from edge.trials.recording import Recording
 from policies.interface import (
     JOINTS,
     POLICY_HZ,
@@ -29,6 +33,7 @@ from policies.interface import (
 
 PERIOD_NS = round(1e9 / POLICY_HZ)
 REACH_TOLERANCE_M, REACH_TOLERANCE_RAD = 0.002, 0.05
+JPEG_QUALITY = 80
 SETPOINT_LIFE_NS = 3 * PERIOD_NS  # a policy that misses two periods leaves the arm holding
 
 
@@ -50,8 +55,9 @@ class Bench:
 
     advance: Callable[[Setpoint], ArmState]
     state: Callable[[], ArmState]
-    look: Callable[[], Scene]
+    look: Callable[[], tuple[NDArray[np.uint8], Scene]]  # the picture (height, width, 3) and what it shows
     stop_asked: Callable[[], bool]
+    restart: Callable[[], None]  # after a fault: enable again, holding the measured pose
 
 
 class StationRobot:
@@ -65,11 +71,17 @@ class StationRobot:
         self._began_ns = bench.state().time_ns
         self._limit_ns = 0
         self._joints_rad = bench.state().position_rad.copy()
+        self.recording: Recording | None = None
+        self.over: TrialOver | None = None
         self.steps = 0
 
     def begin(self, limit_s: float) -> None:
         """Start a stretch of work with its own clock; calls raise `TimeUp` once `limit_s` of station time is used."""
         state = self._bench.state()
+        if state.fault:
+            self._bench.restart()
+            state = self._bench.state()
+        self.over = None
         self._began_ns = state.time_ns
         self._limit_ns = round(limit_s * 1e9)
         self._joints_rad = state.position_rad.copy()
@@ -89,26 +101,40 @@ class StationRobot:
         self._check_going_on()
         self._joints_rad = self._joints_of(target)
         now_ns = self._bench.state().time_ns
-        state = self._bench.advance(Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS))
+        setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS)
+        state = self._bench.advance(setpoint)
         self.steps += 1
         if state.fault:
-            raise SafetyStop(state.fault)
-        return self._observation(state)
+            self._end(SafetyStop(state.fault))
+        seen = self._observation(state)
+        if self.recording is not None:
+            self.recording.setpoint(now_ns, setpoint)
+            self.recording.joints(state.time_ns, seen)
+        return seen
 
     def scene(self) -> Scene:
         """Take one picture and return what stands where."""
         self._check_going_on()
-        scene = self._bench.look()
-        return Scene((self._bench.state().time_ns - self._began_ns) * 1e-9, scene.objects)
+        picture, found = self._bench.look()
+        now_ns = self._bench.state().time_ns
+        scene = Scene((now_ns - self._began_ns) * 1e-9, found.objects)
+        if self.recording is not None:
+            self.recording.scene(now_ns, scene)
+            self.recording.camera(now_ns, _jpeg(picture))
+        return scene
 
     def _check_going_on(self) -> None:
         state = self._bench.state()
         if self._bench.stop_asked():
-            raise StopAsked("the station was asked to stop")
+            self._end(StopAsked("the station was asked to stop"))
         if state.fault:
-            raise SafetyStop(state.fault)
+            self._end(SafetyStop(state.fault))
         if state.time_ns - self._began_ns >= self._limit_ns:
-            raise TimeUp(f"{self._limit_ns * 1e-9:.0f} s of station time are used up")
+            self._end(TimeUp(f"{self._limit_ns * 1e-9:.0f} s of station time are used up"))
+
+    def _end(self, why: TrialOver) -> NoReturn:
+        self.over = why
+        raise why
 
     def _joints_of(self, target: JointTarget | ToolTarget) -> Array:
         if isinstance(target, JointTarget):
@@ -128,7 +154,9 @@ class StationRobot:
             raise OutOfReach(f"a tool target must be finite numbers, got {place_m!r} {quat_wxyz!r}")
         found = reach(self._chain, place_m, rotation(np.asarray(quat_wxyz)), self._joints_rad)
         if not (found.position_error_m <= REACH_TOLERANCE_M and found.rotation_error_rad <= REACH_TOLERANCE_RAD):
-            raise OutOfReach(f"the tool cannot reach {_mm(place_m)} mm: misses by {found.position_error_m * 1e3:.1f} mm")
+            raise OutOfReach(
+                f"the tool cannot reach {_mm(place_m)} mm: misses by {found.position_error_m * 1e3:.1f} mm"
+            )
         return found.joints_rad
 
     def _observation(self, state: ArmState) -> Observation:
@@ -142,6 +170,14 @@ class StationRobot:
             tool_quat_wxyz=quat_of(turn),
             gripper_m=state.gripper_m,
         )
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """Return the picture at half its size: a person looks at it, the verdict has used all of it."""
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(half, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert done
+    return bytes(data)
 
 
 def _mm(place_m: Array) -> str:

@@ -75,7 +75,7 @@ def _look(mover: Mover, params: Params) -> Pose | None:
 
 def _clear_view(mover: Mover, params: Params) -> None:
     speed = float(params["travel_speed_m_s"])
-    mover.line(np.array([*mover.sent_m[:2], TRAVEL_HEIGHT_M]), speed)
+    mover.lift(TRAVEL_HEIGHT_M, speed)
     mover.line(CLEAR_OF_VIEW_M, speed)
 
 

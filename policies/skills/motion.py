@@ -51,6 +51,12 @@ class Mover:
             self._send(start + (goal_m - start) * share)
         return self.seen
 
+    def lift(self, height_m: float, speed_m_s: float, furthest_m: float = 0.45) -> Observation:
+        """Raise the tool, pulling it in to `furthest_m` from the base axis: the arm reaches less far higher up."""
+        x, y = self.sent_m[:2]
+        share = min(1.0, furthest_m / max(float(np.hypot(x, y)), 1e-9))
+        return self.line(np.array([x * share, y * share, height_m]), speed_m_s)
+
     def settle(self, tolerance_m: float, timeout_s: float) -> float:
         """Hold the last target until the measured tool is within tolerance and slow; return the error left, in m."""
         for _ in range(max(1, int(timeout_s * POLICY_HZ))):

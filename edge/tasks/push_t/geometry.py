@@ -16,9 +16,7 @@ STEM_M = (0.030, 0.090)
 HEIGHT_M = 0.030
 AREA_M2 = BAR_M[0] * BAR_M[1] + STEM_M[0] * STEM_M[1]
 # The centroid's distance from the outer edge of the bar, 40.7 mm.
-CENTROID_M = (
-    BAR_M[0] * BAR_M[1] * BAR_M[1] / 2 + STEM_M[0] * STEM_M[1] * (BAR_M[1] + STEM_M[1] / 2)
-) / AREA_M2
+CENTROID_M = (BAR_M[0] * BAR_M[1] * BAR_M[1] / 2 + STEM_M[0] * STEM_M[1] * (BAR_M[1] + STEM_M[1] / 2)) / AREA_M2
 GRID = 400  # cells a side of the square around the T, 0.3 mm each
 
 Pose = tuple[float, float, float]  # x_m, y_m, yaw_rad

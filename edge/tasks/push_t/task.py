@@ -33,7 +33,7 @@ CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 # A class names what an attempt lacked, so that ideas can be matched to it.
 FAR_M, ROTATED_RAD = 0.015, 0.15
 BLOCK = Block(outline_m())
-OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.475))
+OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.465))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,6 @@ class PushT:
             mover.settle(0.003, 0.3)
             mover.line(_at(push.end_m, STICK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
             mover.settle(0.003, 0.3)
-            mover.line(_at(push.end_m, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
 
     def verify(self, robot: Robot, start: Start) -> Verdict:
         """Step out of view, look several times, and judge by coverage of the goal."""
@@ -127,11 +126,13 @@ def _look(robot: Robot, looks: int) -> Seen | None:
     if 2 * len(found) <= looks:
         return None
     yaw = np.arctan2(np.mean([np.sin(t.yaw_rad) for t in found]), np.mean([np.cos(t.yaw_rad) for t in found]))
-    return Seen((float(np.mean([t.x_m for t in found])), float(np.mean([t.y_m for t in found])), float(yaw)), len(found))
+    return Seen(
+        (float(np.mean([t.x_m for t in found])), float(np.mean([t.y_m for t in found])), float(yaw)), len(found)
+    )
 
 
 def _clear_view(mover: Mover) -> None:
-    mover.line(_at(mover.sent_m[:2], TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
+    mover.lift(TRAVEL_HEIGHT_M, RESET_TRAVEL_M_S)
     mover.line(CLEAR_OF_VIEW_M, RESET_TRAVEL_M_S)
 
 

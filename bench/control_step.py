@@ -1,0 +1,75 @@
+"""How long one control period takes: decode 7 replies, gravity, limits, guard, encode 7 commands.
+
+Figures: the kernel called from Python (what the emulated station pays) and inside a compiled loop (what the real-time
+process pays), the driver's `step`, and the emulated motors' answer to the seven commands.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from edge.arm import load_arm
+from edge.control import kernel
+from edge.control.kernel import Record
+from edge.control.loop import ControlLoop
+from edge.messages import Setpoint
+from firmware_bridge.frames import Frames
+from firmware_bridge.motors import MotorBank
+
+CALLS = 20_000
+BATCHES = 200
+BATCH = 500
+BOUND_US = 20.0
+HOME = np.array([0.0, 1.75, 1.1, -0.93, 0.0, 0.0])
+
+
+@njit(cache=True)
+def _repeat(feedback: Frames, drives: Record, memories: Record, out: Frames, times: int) -> None:
+    for _ in range(times):
+        kernel.step(feedback, 0, drives, memories, out)
+
+
+def median_us(call: Callable[[], object], calls: int, per_call: int = 1) -> float:
+    """Return the median time of one call in microseconds."""
+    call()
+    taken = []
+    for _ in range(calls):
+        began = time.perf_counter_ns()
+        call()
+        taken.append(time.perf_counter_ns() - began)
+    return statistics.median(taken) / 1e3 / per_call
+
+
+def main() -> None:
+    """Print the medians; the last line is one JSON object."""
+    arm = load_arm()
+    loop = ControlLoop(arm, arm.limits)
+    bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
+    shafts, still = np.array([*HOME, -1.0]), np.zeros(7)
+    feedback = bank.exchange(loop.probe(), 0, shafts, still, still)
+    feedback = bank.exchange(loop.start(feedback), 0, shafts, still, still)
+    loop.set(Setpoint(HOME + 0.01, 0.02, 10**15), 0)
+    commands = loop.step(feedback, 0)
+    assert loop.fault == "", loop.fault
+    drives, memories, out = loop._drive, loop._memory, commands.copy()
+    figures = {
+        "median_us": median_us(lambda: kernel.step(feedback, 0, drives, memories, out), CALLS),
+        "compiled_loop_us": median_us(lambda: _repeat(feedback, drives, memories, out, BATCH), BATCHES, BATCH),
+        "driver_us": median_us(lambda: loop.step(feedback, 0), CALLS),
+        "emulated_motors_us": median_us(lambda: bank.exchange(commands, 0, shafts, still, still), CALLS),
+    }
+    assert loop.fault == "", loop.fault
+    for name, value in figures.items():
+        print(f"{name:20} {value:7.2f}")
+    rounded = {name: round(value, 3) for name, value in figures.items()}
+    print(json.dumps({"name": "control_step", **rounded, "bound_us": BOUND_US, "ok": rounded["median_us"] <= BOUND_US}))
+
+
+if __name__ == "__main__":
+    main()
