@@ -33,11 +33,11 @@ POSITION, VELOCITY, KP, KD, TORQUE = 0, 1, 2, 3, 4
 COMMAND_FIELDS = 5
 
 
-class NotEncodable(BridgeError):  # noqa: N818 - says what happened
+class NotEncodable(BridgeError):
     """A command that holds a number which is not finite."""
 
 
-class NotFeedback(BridgeError):  # noqa: N818 - says what happened
+class NotFeedback(BridgeError):
     """A frame that is not the feedback of the expected motor."""
 
 

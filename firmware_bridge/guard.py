@@ -36,7 +36,7 @@ RULES = {
 }
 
 
-class SetpointRefused(BridgeError):  # noqa: N818 - says what happened
+class SetpointRefused(BridgeError):
     """A setpoint that the guard does not let through; holds the first joint at fault (from 1), value and limit."""
 
     def __init__(self, rule: int, joint: int, value: float, limit: float) -> None:
@@ -44,7 +44,7 @@ class SetpointRefused(BridgeError):  # noqa: N818 - says what happened
         self.rule, self.joint, self.value, self.limit = rule, joint, value, limit
 
 
-class LimitsImpossible(BridgeError):  # noqa: N818 - says what happened
+class LimitsImpossible(BridgeError):
     """Limits that allow nothing, or that are not numbers."""
 
 

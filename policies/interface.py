@@ -32,7 +32,7 @@ class PolicyError(Exception):
     """Base of everything that the policy side raises."""
 
 
-class TrialOver(PolicyError):  # noqa: N818 - it ends a trial, it is not a fault
+class TrialOver(PolicyError):
     """The robot takes no more targets in this trial."""
 
 

@@ -37,7 +37,7 @@ class LinkError(PolicyError):
     """The other side said something that is not in the language above."""
 
 
-class LinkClosed(LinkError):  # noqa: N818 - a state, as TrialOver is
+class LinkClosed(LinkError):
     """The other side is gone."""
 
 

@@ -33,6 +33,7 @@ INTERPOLATION_TICKS = 8  # from the policy's 30 Hz to the control's 240 Hz
 SILENT_TICKS = 24  # 0.1 s, a quarter of the motors' own watchdog
 STARTING_TICKS = 24  # a motor may still report "disabled" so long after enable was sent
 GRIPPER = MOTORS - 1
+FOLLOWING_SHARE = 0.1  # a jaw that moves at less of its asked-for velocity counts as blocked
 # Fault codes above the guard's.
 MOTOR_SILENT, MOTOR_STATUS, NOT_ENCODABLE = 16, 17, 18
 DISABLED, ENABLED = 0, 1
@@ -244,7 +245,7 @@ def _admit(drive: Record, memory: Record) -> None:
         velocity = (memory["asked"][row] - memory["admitted"][row]) / DT_S
         asked = memory["asked"][row]
         if row == GRIPPER:
-            asked = _soften(asked, velocity, drive, memory)
+            asked, velocity = _soften(asked, velocity, drive, memory)
         memory["admitted"][row] = memory["asked"][row]
         memory["command"][row, POSITION] = asked * sign + drive["zero_rad"][row]
         memory["command"][row, VELOCITY] = velocity * sign
@@ -254,12 +255,16 @@ def _admit(drive: Record, memory: Record) -> None:
 
 
 @njit(cache=True)
-def _soften(asked: float, velocity: float, drive: Record, memory: Record) -> float:
-    """Return the jaw's position command, moved so that the motor law gives at most the allowed torque now."""
-    kp, kd, most = drive["kp"][GRIPPER], drive["kd"][GRIPPER], drive["torque_nm"][GRIPPER]
-    damping = kd * (velocity - memory["velocity"][GRIPPER])
-    torque = kp * (asked - memory["position"][GRIPPER]) + damping
-    return float(memory["position"][GRIPPER] + (_clip(torque, -most, most) - damping) / kp)
+def _soften(asked: float, velocity: float, drive: Record, memory: Record) -> tuple[float, float]:
+    """Return the jaw's position and velocity command, moved so that a blocked jaw gets at most the allowed torque.
+
+    The position leads the measured one by no more than that torque's worth of stiffness, and the velocity is fed
+    forward only while the jaw follows.
+    """
+    lead_rad = drive["torque_nm"][GRIPPER] / drive["kp"][GRIPPER]
+    position, measured = memory["position"][GRIPPER], memory["velocity"][GRIPPER]
+    follows = measured * velocity > 0.0 and abs(measured) >= FOLLOWING_SHARE * abs(velocity)
+    return position + _clip(asked - position, -lead_rad, lead_rad), velocity if follows else 0.0
 
 
 @njit(cache=True)

@@ -1,4 +1,4 @@
-"""What a real bench has and nobody tells you: drawn once per emulated station from its seed, never shown to anyone else.
+"""What a real bench has and nobody tells you: drawn once per emulated station from its seed, shown to no one else.
 
 Ranges follow what hardly any real arm escapes: joint friction, encoder zeros set by hand, a gravity model that is a few
 per cent off, a bus and motor drive that act milliseconds late, a camera that is never noiseless.

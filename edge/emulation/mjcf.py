@@ -1,7 +1,7 @@
 """The bench as a MuJoCo model: the arm from its measured constants, primitive shapes, table, T block and top camera.
 
-- Masses, inertias and axes are the maker's; shapes are capsules and boxes, which render fifteen times faster than meshes.
-- Only the stick, the finger pads, the block and the table touch each other; limits and the guard keep the arm off itself.
+- Masses, inertias and axes are the maker's; shapes are capsules and boxes, which render much faster than meshes.
+- Only the stick, the finger pads, the block and the table touch each other: nothing keeps the arm off itself here.
 - Contacts are mass-scaled and must be stiff: solref is two steps, cones are elliptic.
 """
 
@@ -27,6 +27,7 @@ GREY, ORANGE, BLUE = [0.32, 0.33, 0.35, 1.0], [0.86, 0.47, 0.13, 1.0], [0.10, 0.
 TABLE, GOAL = [0.82, 0.80, 0.77, 1.0], [0.62, 0.74, 0.60, 1.0]
 # Rotor inertia seen at the joint: rotor inertia times gear ratio squared.
 ARMATURE_KGM2 = {"DM4340": 0.032, "DM4310": 0.0018}
+UP = np.array([0.0, 0.0, 1.0])
 PAD_SIZE_M = [0.006, 0.006, 0.012]
 
 
@@ -119,8 +120,8 @@ def _add_gripper(spec: Any, bodies: dict[str, Any], station: Station) -> None:
             limited=True, armature=0.1, damping=[5.0, 0.0, 0.0], frictionloss=0.3,
         )  # fmt: skip
         finger.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX, size=PAD_SIZE_M, pos=_pad_position_m(tip, arm), quat=_inverse(tip.quat_wxyz),
-            rgba=ORANGE, contype=1, conaffinity=1, condim=4, friction=[1.2, 0.005, 0.0001], solref=SOLREF,
+            type=mujoco.mjtGeom.mjGEOM_BOX, size=PAD_SIZE_M, pos=_pad_position_m(tip, arm),
+            quat=_inverse(tip.quat_wxyz), rgba=ORANGE, contype=1, conaffinity=1, condim=4, friction=[1.2, 0.005, 0.0001], solref=SOLREF,
             solimp=SOLIMP, mass=0,
         )  # fmt: skip
     spec.add_equality(
@@ -133,12 +134,12 @@ def _add_gripper(spec: Any, bodies: dict[str, Any], station: Station) -> None:
     tip_m = arm.tool_position_m - np.array([0, 0, tool.length_m])
     half = (tool.length_m + 0.01) / 2
     hand.add_geom(
-        name="stick", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[STICK_RADIUS_M, half, 0], pos=tip_m + [0, 0, half],
+        name="stick", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[STICK_RADIUS_M, half, 0], pos=tip_m + half * UP,
         rgba=[0.1, 0.1, 0.1, 1.0], mass=0, contype=1, conaffinity=1, condim=4, friction=[0.3, 0.005, 0.0001],
         solref=SOLREF, solimp=SOLIMP,
     )  # fmt: skip
     hand.add_site(name="tool", pos=tip_m, quat=arm.tool_quat_wxyz)
-    held = hand.add_body(name="tool", pos=tip_m + [0, 0, tool.length_m / 2])
+    held = hand.add_body(name="tool", pos=tip_m + tool.length_m / 2 * UP)
     held.mass, held.inertia, held.explicitinertial = tool.mass_kg, [1e-5, 1e-5, 1e-6], True
 
 
@@ -176,8 +177,8 @@ def _add_camera(spec: Any, station: Station) -> None:
 
 def _add_capsule(body: Any, end: Array, radius_m: float, dark: int) -> None:
     body.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[0, 0, 0, *end], size=[radius_m, 0, 0], rgba=GREY if dark else ORANGE,
-        contype=0, conaffinity=0, mass=0,
+        type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[0, 0, 0, *end], size=[radius_m, 0, 0], contype=0, conaffinity=0,
+        rgba=GREY if dark else ORANGE, mass=0,
     )  # fmt: skip
 
 

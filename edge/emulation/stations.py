@@ -1,4 +1,4 @@
-"""Writes the folders of new emulated stations: `station.toml` and `calibration.toml`, as a person would for a real bench."""
+"""Writes the folders of new emulated stations: `station.toml` and `calibration.toml`, as one would for a real bench."""
 
 from __future__ import annotations
 

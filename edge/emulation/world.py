@@ -26,10 +26,10 @@ TICK_NS = round(1e9 / CONTROL_HZ)
 # A motor that is not enabled shorts its windings. How hard that brakes is our estimate; no source gives it.
 SHORTED_DAMPING = 2.0
 STOWED_RAD = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])  # tool down, clear of the camera
-NOISE_PATCHES = 1 << 21
+NOISE_SAMPLES = 1 << 21  # drawn once: drawing a picture's worth each time costs more than rendering it
 
 
-class NoGraphics(Exception):  # noqa: N818 - says what is missing
+class NoGraphics(Exception):
     """The camera cannot be rendered here; the message names the package to install."""
 
 
@@ -41,7 +41,7 @@ class World:
         self.model = build(station, self.hidden, GOAL)
         self.data = mujoco.MjData(self.model)
         self._rng = np.random.default_rng([seed, 0x5EED])
-        self._noise = self._rng.normal(0.0, self.hidden.pixel_noise, NOISE_PATCHES).round().astype(np.int16)
+        self._noise = self._rng.normal(0.0, self.hidden.pixel_noise, NOISE_SAMPLES).round().astype(np.int16)
         self._tee = self.model.joint("tee").qposadr[0]
         names = [f"joint{i}" for i in range(1, MOTORS + 1)]
         self._q = np.array([self.model.joint(name).qposadr[0] for name in names])
@@ -52,7 +52,7 @@ class World:
         self.bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
         self.bus = EmulatedBus(self.bank, self._shafts, lambda: self.now_ns)
         self.ticks = 0
-        self._programs: deque[tuple[Array, Array]] = deque()
+        self._programs: deque[Array] = deque()
         self._renderer: mujoco.Renderer | None = None
         self.data.qpos[self._q[:6]] = STOWED_RAD
         self.place_tee(_somewhere(self._rng))
@@ -75,9 +75,10 @@ class World:
             self._renderer = _renderer(self.model)
         self._renderer.update_scene(self.data, camera="top")
         clean = self._renderer.render()
-        start = int(self._rng.integers(0, NOISE_PATCHES - 4096))
-        noise = np.resize(np.roll(self._noise, start), clean.shape)
-        return np.clip(clean + noise, 0, 255).astype(np.uint8)
+        start = int(self._rng.integers(0, NOISE_SAMPLES // 2))
+        noise = self._noise[start : start + clean.size].reshape(clean.shape)
+        noisy: NDArray[np.uint8] = np.clip(clean + noise, 0, 255).astype(np.uint8)
+        return noisy
 
     def place_tee(self, pose: Pose) -> None:
         """Put the T down: the emulator's first placement, before anything is measured."""
@@ -110,10 +111,10 @@ class World:
         law[:, 0] = bank.tau_ff + bank.kp * (bank.p_des - self._bias_rad) + bank.kd * bank.v_des
         law[:, 1] = -bank.kp
         law[:, 2] = np.where(bank.enabled, -bank.kd, -SHORTED_DAMPING)
-        self._programs.append((law, bank.enabled))
+        self._programs.append(law)
         while len(self._programs) > self.hidden.latency_ticks + 1:
             self._programs.popleft()
-        self.model.actuator_biasprm[:, :3] = self._programs[0][0]
+        self.model.actuator_biasprm[:, :3] = self._programs[0]
 
 
 def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:

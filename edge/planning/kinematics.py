@@ -84,7 +84,6 @@ def _solve(start, want_place, want_turn, chain, limits, settings):  # type: igno
     joints = start.copy()
     anchors, frames = np.empty((6, 3)), np.empty((6, 3, 3))
     jacobian, error = np.empty((6, 6)), np.empty(6)
-    place_error, turn_error = 1e9, 1e9
     for _ in range(rounds):
         link_frames(joints, offsets, turns, axes, anchors, frames)
         place = anchors[5] + frames[5] @ tool_position

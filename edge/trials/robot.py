@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.messages import ArmState, Setpoint
 from edge.arm import rotation
+from edge.messages import ArmState, Setpoint
 from edge.planning.kinematics import ToolChain, quat_of, reach, tool_pose
 from edge.station import Box
 from edge.trials.recording import Recording

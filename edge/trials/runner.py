@@ -1,8 +1,8 @@
 """Runs one assignment from reset to sealed trial, and keeps a station at work.
 
 - The trial is in the ledger before the arm moves and stays there whatever happens.
-- What the policy does wrong is a failure, what the station does wrong is invalid; both are evidence and both are sealed.
-- The verdict is the task's. How a policy ended overrules it: a crash beside a perfectly placed T is a failure.
+- What the policy does wrong is a failure, what the station does wrong is invalid; both are evidence, both are sealed.
+- The verdict is the task's, but how a policy ended overrules it: a crash beside a perfectly placed T is a failure.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 
 from edge.ledger import Ledger
-from edge.records import PROTOCOL, Lease, RecordError, Trial, decode
+from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
 from policies.bundle import BundleError, BundleMalformed, bundle_id, open_bundle, unpack

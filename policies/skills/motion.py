@@ -21,8 +21,8 @@ LEARN_BELOW_M_S = 0.25  # faster, the arm's lag looks like an error that is not 
 class Mover:
     """Sends the tool along straight lines; remembers where it was sent and what the encoders said.
 
-    An eased line starts and ends at rest with the least jerk (Flash and Hogan 1985), so that a springy arm hardly rings;
-    a plain one jumps to its speed and back.
+    An eased line starts and ends at rest with the least jerk (Flash and Hogan 1985), so that a springy arm hardly
+    rings; a plain one jumps to its speed and back.
     """
 
     def __init__(self, robot: Robot, encoder_gain: float = 0.0, eased: bool = True) -> None:

@@ -119,7 +119,7 @@ def predict(
     along = np.stack([inward[:, 1], -inward[:, 0]], axis=1)
     low, high = places.low_m[owner], places.high_m[owner]
     state = np.tile(np.asarray(pose, dtype=np.float64), (len(owner), 1))
-    steps = int(round(options.longest_m / options.step_m))
+    steps = round(options.longest_m / options.step_m)
     history = np.empty((steps, len(owner), 3))
     stick = starts + directions * options.standoff_m
     square = block.radius_m**2
@@ -204,4 +204,4 @@ def distance_m(outline_m: Array, points: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         at = a[:, 0] + (points[:, None, 1] - a[:, 1]) * edge[:, 0] / edge[:, 1]
     inside = (crosses & (points[:, None, 0] < at)).sum(1) % 2 == 1
-    return np.where(inside, -nearest, nearest)
+    return np.asarray(np.where(inside, -nearest, nearest))

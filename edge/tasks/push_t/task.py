@@ -14,7 +14,7 @@ import numpy as np
 from edge.records import Outcome
 from edge.tasks.push_t.geometry import Pose, coverage, outline_m, wrap
 from edge.tasks.task import Readiness, Start, Verdict
-from policies.interface import Robot, SceneObject
+from policies.interface import Array, Robot, SceneObject
 from policies.skills.motion import GENTLE_M_S2, Mover
 from policies.skills.pushing import Block, Choice, choose, contacts, cost_m
 
@@ -145,5 +145,5 @@ def _pose_of(start: Start) -> Pose:
     return (start["x_m"], start["y_m"], start["yaw_rad"])
 
 
-def _at(place_m: np.ndarray, height_m: float) -> np.ndarray:  # type: ignore[type-arg]
+def _at(place_m: Array, height_m: float) -> Array:
     return np.array([place_m[0], place_m[1], height_m])

@@ -1,0 +1,130 @@
+"""The process of one emulated station: drivers, trial runner and status, over one lock-step world."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+
+import cv2
+
+from calibration.records import CalibrationError
+from edge.emulation.bench import EmulatedBench
+from edge.emulation.world import NoGraphics, World
+from edge.ledger import Ledger, LedgerError
+from edge.messages import ArmState, Setpoint
+from edge.planning.kinematics import chain_of
+from edge.records import Assignment
+from edge.sandbox.process import PolicyHost
+from edge.station import Station, StationError, load_station
+from edge.status import Status, write_status
+from edge.tasks.push_t.task import PushT
+from edge.tasks.task import Task
+from edge.trials.robot import Bench, StationRobot
+from edge.trials.runner import Rig, work
+
+LOG = logging.getLogger("edge.emulation")
+POLL_S = 0.02
+BEAT_S = 0.5
+TASKS: dict[str, type[Task]] = {"push_t": PushT}
+
+
+class Board:
+    """The station's status file, kept fresh while the arm moves."""
+
+    def __init__(self, station: Station, bench: EmulatedBench) -> None:
+        self._station = station
+        self._bench = bench
+        self._said: tuple[str, str, Assignment | None, int] = ("starting", "", None, 0)
+        self._written_s = 0.0
+
+    def say(self, state: str, detail: str, assignment: Assignment | None, sequence: int) -> None:
+        """Note a state; write it at once when it is another one than before."""
+        changed = (state, detail) != self._said[:2]
+        self._said = (state, detail, assignment, sequence or self._said[3])
+        if changed:
+            self._write()
+
+    def beat(self) -> None:
+        """Write again when the last time is a while ago."""
+        if time.monotonic() - self._written_s > BEAT_S:
+            self._write()
+
+    def _write(self) -> None:
+        self._written_s = time.monotonic()
+        state, detail, assignment, sequence = self._said
+        status = Status(
+            edge=self._station.name,
+            state=state,
+            detail=detail,
+            bundle="" if assignment is None else assignment.bundle,
+            start_id="" if assignment is None else assignment.start_id,
+            sequence=sequence,
+            station_time_s=self._bench.now_s,
+            wall_unix_s=time.time(),
+            memory_mb=0.0,  # the uplink measures all of the station's processes
+        )
+        write_status(self._station.folder / "status.json", status)
+
+
+def run(station: Station, pace: float) -> None:
+    """Work on leases until SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    assert station.emulation is not None
+    with PolicyHost() as host, Ledger(station.folder / "ledger.db", station.name) as ledger:
+        world = World(station, station.emulation.seed)
+        try:
+            bench = EmulatedBench(station, world, pace)
+            board = Board(station, bench)
+
+            def wait() -> None:
+                board.beat()
+                stop.wait(POLL_S)
+
+            rig = _rig(station, bench, board, host, ledger, stop)
+            work(rig, wait)
+            board.say("stopped", "", None, 0)
+        finally:
+            world.close()
+
+
+def _rig(
+    station: Station, bench: EmulatedBench, board: Board, host: PolicyHost, ledger: Ledger, stop: threading.Event
+) -> Rig:
+    def advance(setpoint: Setpoint) -> ArmState:
+        board.beat()
+        return bench.advance(setpoint)
+
+    drivers = Bench(advance, bench.state, bench.look, stop.is_set, bench.power_up)
+    chain = chain_of(station.arm, station.tool.length_m, station.limits)
+    return Rig(
+        station=station,
+        task=TASKS[station.task](),
+        robot=StationRobot(drivers, chain, station.workspace, gripper_m=0.0),
+        host=host,
+        ledger=ledger,
+        station_time_s=lambda: bench.now_s,
+        stop_asked=stop.is_set,
+        say=board.say,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run the station in the folder named on the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    cv2.setNumThreads(1)
+    try:
+        station = load_station(Path(arguments[0]))
+        if station.emulation is None:
+            raise StationError(f"{station.folder}: not an emulated station: station.toml has no [emulation]")
+        if station.task not in TASKS:
+            raise StationError(f"{station.folder}: unknown task {station.task!r}; known: {', '.join(TASKS)}")
+        run(station, float(arguments[1]) if len(arguments) > 1 else 0.0)
+    except (StationError, CalibrationError, NoGraphics, LedgerError) as error:
+        LOG.error("%s", error)
+        return 2
+    return 0
