@@ -5,6 +5,8 @@ As it ships it is naive: it pushes through the T's middle, fast, five times. `po
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from policies.interface import Array, Params, Robot
@@ -27,11 +29,13 @@ OUTLINE_M = np.array(
 )
 BLOCK = Block(OUTLINE_M)
 CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])  # the top camera sees the whole T from here on
-TRAVEL_HEIGHT_M = 0.055
+TRAVEL_HEIGHT_M = 0.05
 RETREAT_M = 0.012
 ENCODER_GAIN = 0.2
 SETTLED_M = 0.001
 CLOSE_M = 0.015
+LEARNING_RATE = 0.5
+FURTHEST_M = 0.006
 ANGLE_WEIGHT_M = 0.05
 LOOKS_BEFORE_GIVING_UP = 4
 
@@ -41,16 +45,21 @@ def run(robot: Robot, params: Params) -> None:
     gain = ENCODER_GAIN if params["close_encoder_loop"] else 0.0
     mover = Mover(robot, gain, eased=bool(params["ease_motion"]))
     places = contacts(BLOCK)
+    last: tuple[Pose, Push] | None = None
+    further_m = 0.0
     for _ in range(int(params["most_pushes"])):
         pose = _look(mover, params)
         if pose is None:
             return
+        if last is not None and params["learn_reach"]:
+            further_m = float(np.clip(further_m + LEARNING_RATE * _shortfall_m(*last, pose), -FURTHEST_M, FURTHEST_M))
         if float(cost_m(np.asarray(pose), GOAL, ANGLE_WEIGHT_M)) <= float(params["good_enough_m"]):
             return
         push = _choose(places, pose, params)
         if push is None:
             return
-        _push(mover, push, params)
+        last = (pose, push)
+        _push(mover, _longer(push, further_m), params)
     _clear_view(mover, params)
 
 
@@ -105,6 +114,25 @@ def _through_the_middle(pose: Pose) -> Push | None:
     edge_m = float(reach[int(np.argmax(outside))]) if outside.any() else float(reach[-1])
     start = np.asarray(pose[:2]) - direction * (edge_m + 0.0225)
     return Push(start, start + direction * (distance + 0.015), GOAL, 0.0)
+
+
+def _shortfall_m(before: Pose, push: Push, after: Pose) -> float:
+    """Return how much less than predicted the T was pushed along the push's direction at its end."""
+    direction = _unit(push.end_m - push.start_m)
+    wanted = _contact_m(push.end_m, before, push.predicted) - push.end_m
+    got = _contact_m(push.end_m, before, after) - push.end_m
+    return float(direction @ (wanted - got))
+
+
+def _contact_m(place_m: Array, before: Pose, after: Pose) -> Array:
+    """Return where the block's point that lay at `place_m` before lies after."""
+    turn = after[2] - before[2]
+    cosine, sine = np.cos(turn), np.sin(turn)
+    return np.asarray(after[:2]) + np.array([[cosine, -sine], [sine, cosine]]) @ (place_m - np.asarray(before[:2]))
+
+
+def _longer(push: Push, further_m: float) -> Push:
+    return replace(push, end_m=push.end_m + further_m * _unit(push.end_m - push.start_m))
 
 
 def _push(mover: Mover, push: Push, params: Params) -> None:

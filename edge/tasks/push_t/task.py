@@ -28,12 +28,12 @@ RESET_PUSHES = 16
 RESET_SPEED_M_S, RESET_TRAVEL_M_S = 0.10, 0.50
 ENCODER_GAIN = 0.2
 STICK_HEIGHT_M = 0.012
-TRAVEL_HEIGHT_M = 0.055
+TRAVEL_HEIGHT_M = 0.05
 CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 # A class names what an attempt lacked, so that ideas can be matched to it.
 FAR_M, ROTATED_RAD = 0.015, 0.15
 BLOCK = Block(outline_m())
-OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.465))
+OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.455))
 
 
 @dataclass(frozen=True)

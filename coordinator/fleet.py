@@ -1,0 +1,200 @@
+"""Starts emulated stations as processes, starts one again that ends, and stops them all.
+
+- Each station is a session of its own: a Ctrl-C at the terminal reaches only the coordinator, and whatever a station
+  has started can be found and ended, even when the station itself was killed.
+- When the coordinator dies the kernel tells the stations to stop.
+- What a station says goes to `log.txt` in its folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.errors import CoordinatorError
+
+PR_SET_PDEATHSIG = 1
+CONFIGURATION_REFUSED = 2
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 20.0
+STEADY_S = 30.0  # a station that ran for longer than this is started again at once
+SESSION_FIELD = 3  # of what follows the command's name in /proc/<pid>/stat: state, parent, group, session
+EDGE = (sys.executable, "-m", "edge.cli")
+_LIBC = ctypes.CDLL(None)  # loaded before any fork: the child may only call, not load
+
+
+class FleetError(CoordinatorError):
+    """Stations cannot be made or started."""
+
+
+@dataclass
+class _Member:
+    name: str
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    session: int = 0
+    started_s: float = 0.0
+    start_at_s: float = 0.0
+    quick_ends: int = 0
+    refused: bool = False
+
+
+def begin_check() -> subprocess.Popen[str]:
+    """Start the check that emulated stations can run on this machine; `end_check` waits for it."""
+    return subprocess.Popen([*EDGE, "check"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def end_check(check: subprocess.Popen[str]) -> None:
+    """Wait for the check.
+
+    Raises:
+        FleetError: they cannot; the message is what the check said.
+    """
+    _, said = check.communicate()
+    if check.returncode != 0:
+        raise FleetError(_last_line(said) or f"enpire-edge check ended with exit code {check.returncode}")
+
+
+def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, public_key: bytes) -> list[str]:
+    """Write the folders of emulated stations and return their names.
+
+    Raises:
+        FleetError: that did not work; the message is what the command said.
+    """
+    options = ["--count", count, "--seed", seed, "--task", task, "--connect", endpoint, "--trust", public_key.hex()]
+    command = [*EDGE, "make-stations", str(folder), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FleetError(_last_line(done.stderr) or f"enpire-edge make-stations ended with {done.returncode}")
+    names: list[str] = json.loads(done.stdout)
+    return names
+
+
+class Fleet:
+    """Station processes."""
+
+    def __init__(self, folder: Path, names: Sequence[str], pace: float) -> None:
+        self._members = [_Member(name, folder / name) for name in names]
+        self._pace = pace
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start every station."""
+        for member in self._members:
+            self._start(member)
+
+    def tend(self) -> list[tuple[str, str]]:
+        """Start again what has ended; return (station, sentence) for what happened."""
+        if self._stopping:
+            return []
+        happened = []
+        for member in self._members:
+            if member.process is not None and member.process.poll() is not None:
+                happened.append((member.name, self._ended(member)))
+            if member.process is None and not member.refused and time.monotonic() >= member.start_at_s:
+                self._start(member)
+        return happened
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every station has refused to run."""
+        return all(member.refused for member in self._members)
+
+    @property
+    def running(self) -> bool:
+        """Whether any station still runs."""
+        return any(member.process is not None and member.process.poll() is None for member in self._members)
+
+    def ask_stop(self) -> None:
+        """Ask every station to finish what it is doing and end; `running` says when they have."""
+        self._stopping = True
+        for member in self._members:
+            if member.process is not None and member.process.poll() is None:
+                member.process.terminate()
+
+    def kill(self) -> None:
+        """End whatever is left of every station, and wait for that."""
+        self._stopping = True
+        for member in self._members:
+            if member.process is not None:
+                member.process.kill()
+                member.process.wait()
+                _kill_session(member.session)
+
+    def _start(self, member: _Member) -> None:
+        coordinator = os.getpid()
+        command = [*EDGE, "run", str(member.folder), "--pace", str(self._pace)]
+        try:
+            with open(member.folder / "log.txt", "ab") as log:
+                member.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=lambda: _bind_to(coordinator),
+                )
+        except OSError as error:
+            raise FleetError(f"cannot start {member.name}: {error.strerror}") from error
+        member.session = member.process.pid
+        member.started_s = time.monotonic()
+
+    def _ended(self, member: _Member) -> str:
+        assert member.process is not None
+        code = member.process.returncode
+        member.process = None
+        # A station that was killed may leave processes that still hold its ledger.
+        _kill_session(member.session)
+        if code == CONFIGURATION_REFUSED:
+            member.refused = True
+            return f"refused to run: {_last_line(_read(member.folder / 'log.txt'))}"
+        steady = time.monotonic() - member.started_s > STEADY_S
+        member.quick_ends = 1 if steady else member.quick_ends + 1
+        wait_s = min(FIRST_WAIT_S * 2.0 ** (member.quick_ends - 1), LONGEST_WAIT_S)
+        member.start_at_s = time.monotonic() + wait_s
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"ended with {how}; starting it again in {wait_s:.1f} s"
+
+
+def _bind_to(coordinator: int) -> None:
+    """In the child: be told to stop when the coordinator dies."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != coordinator:  # it went before the line above
+        os._exit(1)
+
+
+def _kill_session(session: int) -> None:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _session_of(entry) == session:
+            try:
+                os.kill(int(entry.name), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def _session_of(entry: Path) -> int:
+    try:
+        fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[SESSION_FIELD])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,157 @@
+"""The coordinator's end of the network: what stations ask and say, as plain values in one queue.
+
+- zenoh's own threads only put into the queue; whoever calls `take` answers, one question at a time. A slow callback
+  would hold up every other subscription of the session.
+- A question that is dropped is seen by the station as no answer: it keeps what it has and asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import zenoh
+
+from coordinator.errors import CoordinatorError
+
+QUESTIONS = ("enpire/lease", "enpire/trials", "enpire/bundle/*", "enpire/recording/*")
+MOST_WAITING_STATUSES = 1000
+CONFIG: dict[str, Any] = {
+    "mode": "router",
+    "scouting/multicast/enabled": False,
+    "scouting/gossip/enabled": False,
+    "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
+}
+
+
+class NetworkError(CoordinatorError):
+    """The endpoint cannot be listened on."""
+
+
+class Question:
+    """Something that a station asked and that is answered, refused or dropped exactly once."""
+
+    def __init__(self, query: zenoh.Query) -> None:
+        self._query = query
+        self.key = str(query.key_expr)
+        self.payload = b"" if query.payload is None else query.payload.to_bytes()
+        self.attachment = b"" if query.attachment is None else query.attachment.to_bytes()
+
+    @property
+    def topic(self) -> str:
+        """lease, trials, bundle or recording."""
+        return self.key.split("/")[1]
+
+    @property
+    def name(self) -> str:
+        """What follows the topic: the sha256 of a bundle or of a recording."""
+        return self.key.rpartition("/")[2]
+
+    def answer(self, payload: bytes) -> None:
+        """Send the answer."""
+        self._finish(lambda: self._query.reply(self.key, payload))
+
+    def refuse(self, sentence: str) -> None:
+        """Say no, and why."""
+        self._finish(lambda: self._query.reply_err(sentence.encode()))
+
+    def drop(self) -> None:
+        """Leave it without an answer."""
+        self._finish(lambda: None)
+
+    def _finish(self, reply: Callable[[], None]) -> None:
+        try:
+            reply()
+        except zenoh.ZError:
+            pass  # the station left; it will ask again
+        finally:
+            self._query.drop()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class StatusSaid:
+    """What a station says that it does, as it came."""
+
+    edge: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A station's uplink came or went."""
+
+    edge: str
+    here: bool
+
+
+Message = Question | StatusSaid | Presence
+
+
+def free_endpoint() -> str:
+    """Return a loopback endpoint that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp/127.0.0.1:{probe.getsockname()[1]}"
+
+
+class Network:
+    """A zenoh router inside this process."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Listen on `endpoint`, e.g. tcp/127.0.0.1:7447.
+
+        Raises:
+            NetworkError: it is taken, or is no endpoint.
+        """
+        config = zenoh.Config()
+        for key, value in {**CONFIG, "listen/endpoints": [endpoint]}.items():
+            config.insert_json5(key, json.dumps(value))
+        try:
+            self._session = zenoh.open(config)
+        except zenoh.ZError as error:
+            raise NetworkError(f"cannot listen on {endpoint}: {str(error).splitlines()[0]}; choose another") from error
+        self.endpoint = endpoint
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._declared = [
+            self._session.declare_subscriber("enpire/status/*", self._status),
+            self._session.liveliness().declare_subscriber("enpire/alive/*", self._presence, history=True),
+            *(self._session.declare_queryable(key, self._question) for key in QUESTIONS),
+        ]
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening; questions that nobody took stay without an answer."""
+        self._session.close()  # type: ignore[no-untyped-call]
+
+    def take(self, timeout_s: float) -> Message | None:
+        """Return the oldest message, or None when none came within `timeout_s`."""
+        try:
+            return self._queue.get(timeout=timeout_s) if timeout_s > 0.0 else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    # Called by zenoh's threads: enqueue, nothing else.
+
+    def _question(self, query: zenoh.Query) -> None:
+        self._queue.put(Question(query))
+
+    def _status(self, sample: zenoh.Sample) -> None:
+        if self._queue.qsize() < MOST_WAITING_STATUSES:  # a status is worth nothing once the next one is there
+            self._queue.put(StatusSaid(_last_part(sample), sample.payload.to_bytes()))
+
+    def _presence(self, sample: zenoh.Sample) -> None:
+        self._queue.put(Presence(_last_part(sample), sample.kind == zenoh.SampleKind.PUT))
+
+
+def _last_part(sample: zenoh.Sample) -> str:
+    return str(sample.key_expr).rpartition("/")[2]

@@ -1,0 +1,52 @@
+"""Makes a policy with some parameters into a signed bundle that stations may fetch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coordinator.publish.keys import KeyPair
+from coordinator.store import Store
+from policies.bundle import build, bundle_id, key_id, open_bundle, pack_signed
+from policies.interface import Params
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """One policy folder, one key, one store."""
+
+    policy: Path
+    keys: KeyPair
+    store: Store
+
+    def publish(self, params: Params, provenance: Mapping[str, Any], parent: str | None) -> str:
+        """Build, sign and store the policy with `params`; return the sha256 that names the bundle.
+
+        The same content gives the same name, so publishing twice changes nothing.
+
+        Raises:
+            SpaceError: a parameter outside what the policy allows.
+            BundleError: the policy's files cannot go into a bundle.
+            StoreError: the bundle cannot be kept.
+        """
+        unsigned = build(self.policy, params, provenance, parent)
+        archive = pack_signed(unsigned, self.keys.sign(unsigned), key_id(self.keys.public))
+        # Opened as a station would, so that what no station would take is never offered.
+        manifest = open_bundle(archive, [self.keys.public]).manifest
+        name = bundle_id(archive)
+        self.store.add_bundle(
+            {
+                "bundle": name,
+                "parent": parent,
+                "task": manifest.task,
+                "policy": manifest.policy,
+                "params": manifest.params,
+                "manifest": asdict(manifest),
+                "archive": archive,
+                "created_unix_s": time.time(),
+            }
+        )
+        return name

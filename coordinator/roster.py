@@ -1,0 +1,102 @@
+"""What every station says that it does, and what it has delivered: for the display, and to know who is away."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgpack
+
+from edge.records import Outcome, Trial
+
+SPEED_SAMPLES = 20  # statuses, half a second apart
+
+
+@dataclass
+class StationView:
+    """One station as seen from here."""
+
+    edge: str
+    state: str = "starting"
+    detail: str = ""
+    refusal: str = ""
+    here: bool = False
+    away_since_unix_s: float | None = None
+    memory_mb: float = 0.0
+    peak_memory_mb: float = 0.0
+    last_sequence: int = 0  # of a trial that was begun, as the station says
+    trials: int = 0
+    successes: int = 0
+    invalid: int = 0
+    clocks: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SPEED_SAMPLES))
+
+    @property
+    def speed(self) -> float:
+        """Station time over wall time in the last few seconds, 0 while unknown."""
+        if len(self.clocks) < 2:
+            return 0.0
+        (wall_a, station_a), (wall_b, station_b) = self.clocks[0], self.clocks[-1]
+        return (station_b - station_a) / (wall_b - wall_a) if wall_b > wall_a else 0.0
+
+
+class Roster:
+    """The stations of a run by name."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._views = {name: StationView(name) for name in names}
+
+    @property
+    def stations(self) -> list[StationView]:
+        """All of them, by name."""
+        return [self._views[name] for name in sorted(self._views)]
+
+    def view(self, edge: str) -> StationView:
+        """Return the station of that name, new if it was never heard of."""
+        return self._views.setdefault(edge, StationView(edge))
+
+    def presence(self, edge: str, here: bool, now_unix_s: float) -> None:
+        """Note that a station's uplink came or went."""
+        view = self.view(edge)
+        view.here = here
+        view.away_since_unix_s = None if here else now_unix_s
+
+    def away(self, longer_than_s: float, now_unix_s: float) -> list[str]:
+        """Return the stations that have been gone for longer than that; each is named once."""
+        gone = []
+        for view in self._views.values():
+            if view.away_since_unix_s is not None and now_unix_s - view.away_since_unix_s > longer_than_s:
+                view.away_since_unix_s = None
+                gone.append(view.edge)
+        return gone
+
+    def status(self, edge: str, payload: bytes) -> None:
+        """Take in a status; one that is none is passed over, as the next comes in half a second."""
+        try:
+            said = msgpack.unpackb(payload)
+            clock = (float(said["wall_unix_s"]), float(said["station_time_s"]))
+            view = self.view(edge)
+            view.state, view.detail, view.refusal = str(said["state"]), str(said["detail"]), str(said["refusal"])
+            view.last_sequence = max(view.last_sequence, int(said["sequence"]))
+            self.memory(edge, float(said["memory_mb"]))
+        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+            return
+        if view.clocks and clock[1] < view.clocks[-1][1]:
+            view.clocks.clear()  # it started anew
+        if not view.clocks or clock[0] > view.clocks[-1][0]:
+            view.clocks.append(clock)
+
+    def memory(self, edge: str, memory_mb: float) -> None:
+        """Note what a station's processes use."""
+        view = self.view(edge)
+        view.memory_mb = memory_mb
+        view.peak_memory_mb = max(view.peak_memory_mb, memory_mb)
+
+    def delivered(self, trial: Trial) -> None:
+        """Count a trial that was kept."""
+        view = self.view(trial.edge)
+        if trial.outcome is Outcome.INVALID:
+            view.invalid += 1
+        else:
+            view.trials += 1
+            view.successes += trial.outcome is Outcome.SUCCESS

@@ -1,0 +1,245 @@
+"""The coordinator's memory: one SQLite file per run, written by one process, every commit on the disk.
+
+- Tables come from the numbered files in `migrations/`; `PRAGMA user_version` says which were applied.
+- A trial is kept once: the same identity with the same content changes nothing, with other content it goes to
+  quarantine and the first one stands.
+- What the campaign decides arrives as `coordinator.evolution.records`, each the image of a row.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from coordinator.errors import CoordinatorError
+from coordinator.ingest import Identity, identity_in, read_trial
+from edge.records import Lease, RecordError, Trial, content_hash
+
+FILE = "coordinator.db"
+Kept = Literal["new", "same", "conflict", "refused"]
+
+
+class StoreError(CoordinatorError):
+    """The database cannot be opened or written."""
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of one body."""
+
+    kept: Kept
+    identity: Identity | None  # None where the body names none
+    trial: Trial | None  # None where it was refused
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the database keeps of an assignment beside what the station is told."""
+
+    candidate_id: int
+    pair_id: str | None
+
+
+class Store:
+    """The one connection that writes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database at `path` and bring it to the newest version.
+
+        Raises:
+            StoreError: not a database of this version, or not writable.
+        """
+        self._path = path
+        with self._explained():
+            self._db = sqlite3.connect(path, isolation_level=None)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._migrate()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close it."""
+        self._db.close()
+
+    # -- trials -------------------------------------------------------------------------------------------------------
+
+    def ingest(self, bodies: Iterable[bytes], now_unix_s: float) -> list[Ingested]:
+        """Keep a batch in one transaction; once this returns all of it is on the disk."""
+        with self._transaction():
+            return [self._ingest(body, now_unix_s) for body in bodies]
+
+    def ingest_trial(self, body: bytes, now_unix_s: float) -> Kept:
+        """Keep one trial and say whether it was new, there already, other than the one there, or no trial."""
+        return self.ingest([body], now_unix_s)[0].kept
+
+    def mark_used(self, assignment_ids: Iterable[str]) -> None:
+        """Mark the trials that entered a decision, a held-out measurement or a baseline."""
+        with self._transaction() as db:
+            db.executemany("UPDATE trials SET used = 1 WHERE assignment_id = ?", [(item,) for item in assignment_ids])
+
+    def add_recording(self, sha256: str, edge: str, file: str, size_bytes: int, now_unix_s: float) -> None:
+        """Note a recording that lies complete on the disk; again changes nothing."""
+        self._insert(
+            "recordings",
+            {"sha256": sha256, "edge": edge, "file": file, "bytes": size_bytes, "received_unix_s": now_unix_s},
+            or_ignore=True,
+        )
+
+    def recordings_missing(self) -> int:
+        """Return how many recordings of kept trials have not come."""
+        return int(
+            self._one(
+                "SELECT COUNT(*) FROM trials WHERE recording != '' AND recording NOT IN (SELECT sha256 FROM recordings)"
+            )
+        )
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    def lease(self, lease: Lease, edge: str, asked: Mapping[str, Asked], now_unix_s: float) -> None:
+        """Note what is handed to an edge, before it is handed out; `asked` goes by assignment id."""
+        with self._transaction():
+            for item in lease.assignments:
+                row = asdict(item) | asdict(asked[item.assignment_id])
+                row |= {"lease_id": lease.lease_id, "edge": edge, "state": "leased"}
+                row |= {"leased_unix_s": now_unix_s, "expires_unix_s": lease.expires_unix_s}
+                self._insert_row("assignments", row)
+
+    def void(self, assignment_ids: Iterable[str], now_unix_s: float) -> None:
+        """Mark assignments that are no longer waited for."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE assignments SET state = 'void', done_unix_s = ? WHERE assignment_id = ? AND state = 'leased'",
+                [(now_unix_s, item) for item in assignment_ids],
+            )
+
+    def station_seen(self, row: Mapping[str, Any], now_unix_s: float) -> None:
+        """Note a station by its edge, epoch, station_hash, calibration_hash, software and peak_memory_mb."""
+        values = {**row, "first_seen_unix_s": now_unix_s, "last_seen_unix_s": now_unix_s}
+        newer = ", ".join(f"{name} = excluded.{name}" for name in values if name not in ("edge", "first_seen_unix_s"))
+        marks = ", ".join("?" * len(values))
+        with self._transaction() as db:
+            db.execute(
+                f"INSERT INTO stations ({', '.join(values)}) VALUES ({marks}) ON CONFLICT (edge) DO UPDATE SET {newer}",
+                tuple(values.values()),
+            )
+
+    def add_bundle(self, row: Mapping[str, Any]) -> None:
+        """Keep a signed bundle; the same one again changes nothing."""
+        self._insert("bundles", row, or_ignore=True)
+
+    def bundle(self, sha256: str) -> bytes | None:
+        """Return the signed bytes of a bundle, or None where there is none of that name."""
+        with self._explained():
+            row = self._db.execute("SELECT archive FROM bundles WHERE bundle = ?", (sha256,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def begin_campaign(self, row: Mapping[str, Any]) -> None:
+        """Note what is asked of this run."""
+        self._insert("campaigns", row)
+
+    def end_campaign(self, campaign_id: str, why: str, now_unix_s: float) -> None:
+        """Note when and why the run ended."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE campaigns SET ended_unix_s = ?, ended_why = ? WHERE campaign_id = ?",
+                (now_unix_s, why, campaign_id),
+            )
+
+    def note(self, level: str, text: str, edge: str | None, now_unix_s: float) -> None:
+        """Keep one line about what happened."""
+        self._insert("events", {"unix_s": now_unix_s, "edge": edge, "level": level, "text": text})
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _ingest(self, body: bytes, now_unix_s: float) -> Ingested:
+        try:
+            trial = read_trial(body)
+        except RecordError as error:
+            self._quarantine(body, identity_in(body), str(error), now_unix_s)
+            return Ingested("refused", identity_in(body), None, str(error))
+        sha256 = content_hash(trial)
+        known = self._db.execute(
+            "SELECT content_sha256 FROM trials WHERE edge = ? AND epoch = ? AND sequence = ?", trial.identity
+        ).fetchone()
+        if known is not None and known[0] == sha256:
+            return Ingested("same", trial.identity, trial)
+        if known is not None:
+            reason = "another trial of this identity is kept; the edge's card may be a copy of another's"
+            self._quarantine(body, trial.identity, reason, now_unix_s)
+            return Ingested("conflict", trial.identity, trial, reason)
+        self._insert_row("trials", asdict(trial) | {"content_sha256": sha256, "received_unix_s": now_unix_s})
+        self._db.execute(
+            "UPDATE assignments SET state = 'done', done_unix_s = ? WHERE assignment_id = ? AND state = 'leased'",
+            (now_unix_s, trial.assignment_id),
+        )
+        return Ingested("new", trial.identity, trial)
+
+    def _quarantine(self, body: bytes, identity: Identity | None, reason: str, now_unix_s: float) -> None:
+        if self._db.execute("SELECT 1 FROM quarantine WHERE body = ?", (body,)).fetchone() is not None:
+            return  # sent again, as everything is until it is acknowledged
+        edge, epoch, sequence = identity or (None, None, None)
+        row = {"edge": edge, "epoch": epoch, "sequence": sequence, "reason": reason}
+        self._insert_row("quarantine", {**row, "body": body, "received_unix_s": now_unix_s})
+
+    def _insert(self, table: str, row: Mapping[str, Any], or_ignore: bool = False) -> None:
+        with self._transaction():
+            self._insert_row(table, row, or_ignore)
+
+    def _insert_row(self, table: str, row: Mapping[str, Any], or_ignore: bool = False) -> None:
+        marks = ", ".join("?" * len(row))
+        conflict = " ON CONFLICT DO NOTHING" if or_ignore else ""
+        values = [json.dumps(item, sort_keys=True) if isinstance(item, Mapping) else item for item in row.values()]
+        self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}){conflict}", values)
+
+    def _one(self, query: str) -> Any:
+        with self._explained():
+            return self._db.execute(query).fetchone()[0]
+
+    def _migrate(self) -> None:
+        version = self._one("PRAGMA user_version")
+        scripts = sorted(
+            (int(item.name.split("_")[0]), item.read_text())
+            for item in (files("coordinator") / "migrations").iterdir()
+            if item.name.endswith(".sql")
+        )
+        if version > scripts[-1][0]:
+            raise StoreError(f"{self._path} has format {version}, this version reads {scripts[-1][0]}; use a newer one")
+        for number, script in scripts:
+            if number > version:
+                self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+                raise StoreError(f"disk full: free space on {self._path.parent}; stations keep their trials") from error
+            raise StoreError(f"cannot use the database {self._path}: {error}") from error

@@ -1,0 +1,180 @@
+"""The store keeps each trial once, never overwrites one, and survives being opened again."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from coordinator.store import FILE, Asked, Store, StoreError
+from edge.records import Assignment, Lease, Outcome, Trial, encode
+
+NOW_S = 1_700_000_000.0
+TRIAL = Trial(
+    edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle="b" * 64,
+    start_id="dev-1", purpose="screen", seed=7, outcome=Outcome.FAILURE, cause="near", detail="2 mm off",
+    progress=0.9, measures={"coverage": 0.93}, achieved_start={"x_m": 0.3}, reset_s=9.0, reset_tries=1, trial_s=20.0,
+    policy_steps=600, wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=NOW_S, ended_unix_s=NOW_S + 1.5,
+    station_hash="5" * 64, calibration_hash="6" * 64, software="s", recording="", notes={"why": "a note"},
+)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / FILE)
+
+
+def rows(store: Store, query: str) -> list[Any]:
+    return store._db.execute(query).fetchall()
+
+
+def altered(body: bytes, **values: object) -> bytes:
+    packed: bytes = msgpack.packb(msgpack.unpackb(body) | values)
+    return packed
+
+
+def test_a_trial_sent_twice_is_kept_once(store: Store) -> None:
+    body = encode(TRIAL)
+    assert [store.ingest_trial(body, NOW_S + again) for again in range(3)] == ["new", "same", "same"]
+    assert rows(store, "SELECT sequence, received_unix_s FROM trials") == [(1, NOW_S)]
+    assert rows(store, "SELECT * FROM quarantine") == []
+
+
+def test_the_same_content_in_another_key_order_is_the_same_trial(store: Store) -> None:
+    body = encode(TRIAL)
+    reordered = msgpack.packb(dict(reversed(msgpack.unpackb(body).items())))
+    assert reordered != body
+    assert [store.ingest_trial(item, NOW_S) for item in (body, reordered)] == ["new", "same"]
+
+
+def test_other_content_under_a_kept_identity_goes_to_quarantine_and_changes_nothing(store: Store) -> None:
+    store.ingest_trial(encode(TRIAL), NOW_S)
+    forged = encode(replace(TRIAL, outcome=Outcome.SUCCESS, cause=""))
+    assert [store.ingest_trial(forged, NOW_S) for _ in range(2)] == ["conflict", "conflict"]
+    assert rows(store, "SELECT outcome FROM trials") == [("failure",)]
+    assert rows(store, "SELECT edge, epoch, sequence, body FROM quarantine") == [("station-1", "e1", 1, forged)]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"progress": float("nan")}, "progress"),
+        ({"progress": 1.0001}, "progress"),
+        ({"progress": -0.0001}, "progress"),
+        ({"trial_s": float("inf")}, "trial_s"),
+        ({"measures": {"coverage": float("nan")}}, "coverage"),
+        ({"measures": {"coverage": "high"}}, "coverage"),
+        ({"notes": {"a": 1}}, "notes"),
+        ({"sequence": 0}, "sequence"),
+        ({"sequence": 2**63}, "sequence"),
+        ({"seed": 2**64 - 1}, "seed"),
+        ({"outcome": "victory"}, "victory"),
+        ({"cause": ""}, "cause"),
+        ({"edge": "../x"}, "edge"),
+        ({"recording": "../../etc/passwd"}, "recording"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_what_no_station_can_have_measured_is_refused_by_name_and_kept_aside(
+    store: Store, values: dict[str, object], named: str
+) -> None:
+    body = altered(encode(TRIAL), **values)
+    [ingested] = store.ingest([body], NOW_S)
+    assert ingested.kept == "refused"
+    assert named in ingested.reason
+    assert rows(store, "SELECT * FROM trials") == []
+    assert rows(store, "SELECT body FROM quarantine") == [(body,)]
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_the_ends_of_the_range_are_allowed(store: Store, progress: float) -> None:
+    assert store.ingest_trial(encode(replace(TRIAL, progress=progress)), NOW_S) == "new"
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x91" * 5000, msgpack.packb([1, 2]), msgpack.packb("x")])
+def test_noise_is_refused_without_an_identity(store: Store, body: bytes) -> None:
+    [ingested] = store.ingest([body], NOW_S)
+    assert (ingested.kept, ingested.identity) == ("refused", None)
+
+
+def test_a_bad_body_does_not_take_its_batch_with_it(store: Store) -> None:
+    second = encode(replace(TRIAL, sequence=2))
+    assert [item.kept for item in store.ingest([encode(TRIAL), b"noise", second], NOW_S)] == ["new", "refused", "new"]
+
+
+def test_a_batch_that_cannot_be_written_leaves_nothing_behind(store: Store) -> None:
+    store._db.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON trials WHEN NEW.sequence = 2 BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    )
+    with pytest.raises(StoreError, match="no room"):
+        store.ingest([encode(TRIAL), encode(replace(TRIAL, sequence=2))], NOW_S)
+    assert rows(store, "SELECT * FROM trials") == []
+
+
+def test_what_was_kept_is_there_after_a_crash(tmp_path: Path) -> None:
+    store = Store(tmp_path / FILE)
+    store.ingest_trial(encode(TRIAL), NOW_S)
+    # The first connection is left as a killed process would leave it: not closed, its log not folded in.
+    with Store(tmp_path / FILE) as again:
+        assert again.ingest_trial(encode(TRIAL), NOW_S) == "same"
+
+
+def test_a_trial_settles_its_assignment_and_a_late_one_does_not_revive_it(store: Store) -> None:
+    prepare_candidate(store)
+    items = tuple(Assignment(name, "b" * 64, "dev-1", {"x_m": 0.3}, 7, "screen") for name in ("a1", "a2"))
+    lease = Lease("l1", "push_t", items, NOW_S + 600)
+    store.lease(lease, "station-1", {item.assignment_id: Asked(1, None) for item in items}, NOW_S)
+    store.void(["a2"], NOW_S)
+    for sequence, name in enumerate(("a1", "a2"), start=1):
+        store.ingest_trial(encode(replace(TRIAL, sequence=sequence, assignment_id=name)), NOW_S)
+    assert rows(store, "SELECT assignment_id, state FROM assignments ORDER BY 1") == [("a1", "done"), ("a2", "void")]
+    store.mark_used(["a1"])
+    assert rows(store, "SELECT assignment_id, used FROM trials ORDER BY 1") == [("a1", 1), ("a2", 0)]
+
+
+def test_a_station_keeps_its_first_day_and_shows_its_newest_epoch(store: Store) -> None:
+    row = {
+        "edge": "s", "epoch": "e1", "station_hash": "", "calibration_hash": "", "software": "", "peak_memory_mb": 1.0
+    }  # fmt: skip
+    store.station_seen(row, NOW_S)
+    store.station_seen(row | {"epoch": "e2"}, NOW_S + 5)
+    assert rows(store, "SELECT epoch, first_seen_unix_s, last_seen_unix_s FROM stations") == [("e2", NOW_S, NOW_S + 5)]
+
+
+def test_a_recording_is_missing_until_it_has_come(store: Store) -> None:
+    store.ingest_trial(encode(replace(TRIAL, recording="1" * 64)), NOW_S)
+    assert store.recordings_missing() == 1
+    store.add_recording("1" * 64, "station-1", "recordings/x.mcap", 10, NOW_S)
+    assert store.recordings_missing() == 0
+
+
+def test_migrations_are_applied_once_and_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    Store(path).close()
+    Store(path).close()
+    with sqlite3.connect(path) as database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        assert version >= 1
+        database.execute(f"PRAGMA user_version = {version + 1}")
+    with pytest.raises(StoreError, match="format"):
+        Store(path)
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError) as error:
+        Store(tmp_path / FILE)
+    assert "\n" not in str(error.value)
+
+
+def prepare_candidate(store: Store) -> None:
+    store.add_bundle({
+        "bundle": "b" * 64, "parent": None, "task": "push_t", "policy": "push_t", "params": {}, "manifest": {},
+        "archive": b"", "created_unix_s": NOW_S,
+    })  # fmt: skip
+    store._db.execute("INSERT INTO hypotheses VALUES (1, 'offline', 'seed', 's', 'f', '{}', 0)")
+    store._db.execute(f"INSERT INTO candidates VALUES (1, 1, '{'b' * 64}', NULL, 'screen', 0, NULL)")
