@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgpack
 
+from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
 from coordinator.ingest import NAME
 from edge.records import PROTOCOL, Assignment, Lease, Trial
@@ -26,6 +27,7 @@ LEASE_S = 600.0
 AFTER_LEASE_S = 120.0  # an attempt that was begun in time may end later
 AWAY_S = 20.0
 MOST_WANTED = 16
+MOST_MEMORY_MB = 1e6
 
 
 class RequestRefused(CoordinatorError):
@@ -56,8 +58,10 @@ def read_request(payload: bytes, task: str) -> Request:
     try:
         request = Request(**msgpack.unpackb(payload))
         named = NAME.fullmatch(request.edge) and NAME.fullmatch(request.epoch)
-        sane = request.wants >= 0 and request.memory_mb >= 0.0
-        texts = all(isinstance(text, str) for text in (request.station_hash, request.calibration_hash, request.software))
+        sane = request.wants >= 0 and 0.0 <= request.memory_mb <= MOST_MEMORY_MB
+        texts = all(
+            isinstance(text, str) for text in (request.station_hash, request.calibration_hash, request.software)
+        )
     except (TypeError, ValueError, msgpack.UnpackException) as error:
         raise RequestRefused(f"not a request for work: {error}") from error
     if request.protocol != PROTOCOL:
@@ -85,9 +89,9 @@ class Leases:
         self._held: dict[str, _Held] = {}
         self._order = 0
 
-    def grant(self, request: Request, work: Sequence[Assignment], now_unix_s: float) -> Lease:
-        """Hand assignments out and return the lease that says so."""
-        lease = Lease(secrets.token_hex(8), self._task, tuple(work), now_unix_s + LEASE_S)
+    def grant(self, request: Request, work: Sequence[Attempt], now_unix_s: float) -> Lease:
+        """Hand attempts out and return the lease that says so."""
+        lease = Lease(secrets.token_hex(8), self._task, tuple(map(_assignment, work)), now_unix_s + LEASE_S)
         for item in work:
             self._order += 1
             self._held[item.assignment_id] = _Held(self._order, request.edge, request.epoch, lease.expires_unix_s)
@@ -121,3 +125,8 @@ class Leases:
         for name in taken:
             del self._held[name]
         return taken
+
+
+def _assignment(attempt: Attempt) -> Assignment:
+    """Return what a station is told of an attempt: not whose candidate it is, nor which pair it belongs to."""
+    return Assignment(**{item.name: getattr(attempt, item.name) for item in fields(Assignment)})

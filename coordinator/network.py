@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import socket
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import zenoh
 
 from coordinator.errors import CoordinatorError
 
+LOG = logging.getLogger("coordinator.network")
 QUESTIONS = ("enpire/lease", "enpire/trials", "enpire/bundle/*", "enpire/recording/*")
 MOST_WAITING_STATUSES = 1000
 CONFIG: dict[str, Any] = {
@@ -34,10 +36,10 @@ class NetworkError(CoordinatorError):
 
 
 class Question:
-    """Something that a station asked and that is answered, refused or dropped exactly once."""
+    """Something that a station asked; it gets one answer, one no, or neither."""
 
     def __init__(self, query: zenoh.Query) -> None:
-        self._query = query
+        self._query: zenoh.Query | None = query
         self.key = str(query.key_expr)
         self.payload = b"" if query.payload is None else query.payload.to_bytes()
         self.attachment = b"" if query.attachment is None else query.attachment.to_bytes()
@@ -53,24 +55,27 @@ class Question:
         return self.key.rpartition("/")[2]
 
     def answer(self, payload: bytes) -> None:
-        """Send the answer."""
-        self._finish(lambda: self._query.reply(self.key, payload))
+        """Send the answer, unless there was one before."""
+        self._finish(lambda query: query.reply(self.key, payload))
 
     def refuse(self, sentence: str) -> None:
-        """Say no, and why."""
-        self._finish(lambda: self._query.reply_err(sentence.encode()))
+        """Say no and why, unless there was an answer before."""
+        self._finish(lambda query: query.reply_err(sentence.encode()))
 
     def drop(self) -> None:
-        """Leave it without an answer."""
-        self._finish(lambda: None)
+        """Leave it without an answer, unless there was one before."""
+        self._finish(lambda query: None)
 
-    def _finish(self, reply: Callable[[], None]) -> None:
+    def _finish(self, reply: Callable[[zenoh.Query], None]) -> None:
+        query, self._query = self._query, None
+        if query is None:
+            return
         try:
-            reply()
+            reply(query)
         except zenoh.ZError:
-            pass  # the station left; it will ask again
+            LOG.info("the station that asked for %s has left; it will ask again", self.key)
         finally:
-            self._query.drop()  # type: ignore[no-untyped-call]
+            query.drop()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,169 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgpack
 
 from coordinator import recordings
-from coordinator.campaign import Campaign
-from coordinator.errors import CoordinatorError
+from coordinator.campaign import Attempt
 from coordinator.ingest import SHA256, BatchRefused, read_batch
-from coordinator.leases import AWAY_S, MOST_WANTED, Leases, RequestRefused, read_request
+from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
-from coordinator.recordings import RecordingNotKept, RecordingRefused
+from coordinator.recordings import RecordingRefused
 from coordinator.roster import Roster
-from coordinator.store import Asked, Store
-from edge.records import encode
+from coordinator.store import Ingested, Store
+from edge.records import Trial, encode
 
 LOG = logging.getLogger("coordinator.reception")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the reception asks of the campaign."""
+
+    next_work: Callable[[str, float], Sequence[Attempt]]  # edge, now; empty where there is nothing to do
+    brought: Callable[[Trial, float], None]  # a new trial, now
+    taken_back: Callable[[str, float], None]  # assignment id, now
+
+
+class Reception:
+    """Between the network on one side and store, leases and campaign on the other."""
+
+    def __init__(self, task: str, store: Store, roster: Roster, desk: Desk, folder: Path) -> None:
+        self._task = task
+        self._store = store
+        self._roster = roster
+        self._desk = desk
+        self._folder = folder
+        self._leases = Leases(task)
+        self._epochs: dict[str, str] = {}
+        self.closed = False  # once the run ends no more work is handed out
+
+    def handle(self, message: Message, now_unix_s: float) -> None:
+        """Take in one message; a question is answered, refused or dropped.
+
+        Raises:
+            CoordinatorError: something here failed, not at the station; its question got no answer.
+        """
+        match message:
+            case StatusSaid():
+                self._roster.status(message.edge, message.payload)
+            case Presence():
+                self._presence(message, now_unix_s)
+            case Question():
+                try:
+                    self._answer(message, now_unix_s)
+                finally:
+                    message.drop()
+
+    def tend(self, now_unix_s: float) -> None:
+        """Take back what will not be run any more."""
+        away = self._roster.away(AWAY_S, now_unix_s)
+        for edge in away:
+            self._store.note("warning", f"away for more than {AWAY_S:.0f} s; its work goes to others", edge, now_unix_s)
+        self._take_back([*self._leases.left(away), *self._leases.expired(now_unix_s)], now_unix_s)
+
+    def _answer(self, question: Question, now_unix_s: float) -> None:
+        try:
+            match question.topic:
+                case "lease":
+                    self._lease(question, now_unix_s)
+                case "trials":
+                    self._trials(question, now_unix_s)
+                case "bundle":
+                    self._bundle(question)
+                case "recording":
+                    self._recording(question, now_unix_s)
+        except (RequestRefused, BatchRefused, RecordingRefused) as error:
+            LOG.warning("%s refused: %s", question.key, error)
+            question.refuse(str(error))
+
+    def _lease(self, question: Question, now_unix_s: float) -> None:
+        request = read_request(question.payload, self._task)
+        self._register(request, now_unix_s)
+        work = [] if self.closed else self._work(request, now_unix_s)
+        if not work:
+            question.answer(msgpack.packb([]))
+            return
+        lease = self._leases.grant(request, work, now_unix_s)
+        self._store.lease(lease, request.edge, work, now_unix_s)
+        question.answer(msgpack.packb([encode(lease)]))
+
+    def _work(self, request: Request, now_unix_s: float) -> list[Attempt]:
+        """Return about as much as was wanted; what belongs together stays together."""
+        found: list[Attempt] = []
+        while len(found) < min(request.wants, MOST_WANTED):
+            more = self._desk.next_work(request.edge, now_unix_s)
+            if not more:
+                break
+            found += more
+        return found
+
+    def _register(self, request: Request, now_unix_s: float) -> None:
+        self._roster.memory(request.edge, request.memory_mb)
+        known = self._epochs.get(request.edge)
+        if known == request.epoch:
+            return
+        self._epochs[request.edge] = request.epoch
+        row = asdict(request)
+        names = ("edge", "epoch", "station_hash", "calibration_hash", "software")
+        peak_mb = self._roster.view(request.edge).peak_memory_mb
+        self._store.station_seen({name: row[name] for name in names} | {"peak_memory_mb": peak_mb}, now_unix_s)
+        if known is not None:
+            self._roster.view(request.edge).last_sequence = 0  # a new ledger counts from 1 again
+        text = "is here" if known is None else "is here with a new ledger; what it held goes to others"
+        self._store.note("info", text, request.edge, now_unix_s)
+        self._take_back(self._leases.renewed(request.edge, request.epoch), now_unix_s)
+
+    def _trials(self, question: Question, now_unix_s: float) -> None:
+        ingested = self._store.ingest(read_batch(question.payload), now_unix_s)
+        kept = [item for item in ingested if item.kept in ("new", "same")]
+        turned_away = [item for item in ingested if item.kept in ("conflict", "refused")]
+        answer = {
+            "acked": [item.identity for item in kept],
+            "refused": [(*item.identity, item.reason) for item in turned_away if item.identity is not None],
+        }
+        question.answer(msgpack.packb(answer))
+        for item in turned_away:
+            self._report_refusal(item, now_unix_s)
+        trials = [item.trial for item in ingested if item.kept == "new" and item.trial is not None]
+        for trial in trials:
+            self._roster.delivered(trial)
+            self._desk.brought(trial, now_unix_s)
+        self._take_back(self._leases.settle(trials), now_unix_s)
+
+    def _report_refusal(self, item: Ingested, now_unix_s: float) -> None:
+        named = "a trial without a name" if item.identity is None else "trial {} {} {}".format(*item.identity)
+        self._store.note("error", f"{named} is in quarantine: {item.reason}", None, now_unix_s)
+
+    def _bundle(self, question: Question) -> None:
+        archive = self._store.bundle(question.name)
+        if archive is None:
+            question.refuse(f"no bundle {question.name!r:.80} here")
+        else:
+            question.answer(archive)
+
+    def _recording(self, question: Question, now_unix_s: float) -> None:
+        # The name becomes a file's name, and only what a trial here refers to may fill this disk.
+        if not SHA256.fullmatch(question.name) or not self._store.refers_to(question.name):
+            raise RecordingRefused("no trial here refers to it; send the trial first")
+        path = recordings.keep(self._folder / "recordings", question.name, question.payload)
+        edge = question.attachment.decode(errors="replace")
+        file = str(path.relative_to(self._folder))
+        self._store.add_recording(question.name, edge, file, len(question.payload), now_unix_s)
+        question.answer(b"ok")
+
+    def _presence(self, message: Presence, now_unix_s: float) -> None:
+        if message.here != self._roster.view(message.edge).here:
+            self._store.note("info", "came" if message.here else "went", message.edge, now_unix_s)
+        self._roster.presence(message.edge, message.here, now_unix_s)
+
+    def _take_back(self, assignment_ids: Iterable[str], now_unix_s: float) -> None:
+        taken = list(assignment_ids)
+        if taken:
+            self._store.void(taken, now_unix_s)
+        for item in taken:
+            self._desk.taken_back(item, now_unix_s)

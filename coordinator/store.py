@@ -18,7 +18,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
+from coordinator.evolution.records import (
+    CandidateMade,
+    CandidateState,
+    DecisionMade,
+    Event,
+    HeldoutMeasured,
+    HypothesisMade,
+    TrialUsed,
+)
 from coordinator.ingest import Identity, identity_in, read_trial
 from edge.records import Lease, RecordError, Trial, content_hash
 
@@ -38,14 +48,6 @@ class Ingested:
     identity: Identity | None  # None where the body names none
     trial: Trial | None  # None where it was refused
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the database keeps of an assignment beside what the station is told."""
-
-    candidate_id: int
-    pair_id: str | None
 
 
 class Store:
@@ -85,11 +87,6 @@ class Store:
         """Keep one trial and say whether it was new, there already, other than the one there, or no trial."""
         return self.ingest([body], now_unix_s)[0].kept
 
-    def mark_used(self, assignment_ids: Iterable[str]) -> None:
-        """Mark the trials that entered a decision, a held-out measurement or a baseline."""
-        with self._transaction() as db:
-            db.executemany("UPDATE trials SET used = 1 WHERE assignment_id = ?", [(item,) for item in assignment_ids])
-
     def add_recording(self, sha256: str, edge: str, file: str, size_bytes: int, now_unix_s: float) -> None:
         """Note a recording that lies complete on the disk; again changes nothing."""
         self._insert(
@@ -97,6 +94,10 @@ class Store:
             {"sha256": sha256, "edge": edge, "file": file, "bytes": size_bytes, "received_unix_s": now_unix_s},
             or_ignore=True,
         )
+
+    def refers_to(self, recording: str) -> bool:
+        """Return whether a kept trial names that recording."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM trials WHERE recording = ?)", recording))
 
     def recordings_missing(self) -> int:
         """Return how many recordings of kept trials have not come."""
@@ -108,14 +109,13 @@ class Store:
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
-    def lease(self, lease: Lease, edge: str, asked: Mapping[str, Asked], now_unix_s: float) -> None:
-        """Note what is handed to an edge, before it is handed out; `asked` goes by assignment id."""
+    def lease(self, lease: Lease, edge: str, attempts: Iterable[Attempt], now_unix_s: float) -> None:
+        """Note what is handed to an edge, before it is handed out."""
+        more = {"lease_id": lease.lease_id, "edge": edge, "state": "leased"}
+        times = {"leased_unix_s": now_unix_s, "expires_unix_s": lease.expires_unix_s}
         with self._transaction():
-            for item in lease.assignments:
-                row = asdict(item) | asdict(asked[item.assignment_id])
-                row |= {"lease_id": lease.lease_id, "edge": edge, "state": "leased"}
-                row |= {"leased_unix_s": now_unix_s, "expires_unix_s": lease.expires_unix_s}
-                self._insert_row("assignments", row)
+            for attempt in attempts:
+                self._insert_row("assignments", {**asdict(attempt), **more, **times})
 
     def void(self, assignment_ids: Iterable[str], now_unix_s: float) -> None:
         """Mark assignments that are no longer waited for."""
@@ -145,6 +145,14 @@ class Store:
         with self._explained():
             row = self._db.execute("SELECT archive FROM bundles WHERE bundle = ?", (sha256,)).fetchone()
         return None if row is None else bytes(row[0])
+
+    # -- what the campaign decides ------------------------------------------------------------------------------------
+
+    def write(self, events: Iterable[Event]) -> None:
+        """Keep what the campaign has decided, all of it or nothing."""
+        with self._transaction():
+            for event in events:
+                self._write(event)
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
@@ -189,6 +197,27 @@ class Store:
         )
         return Ingested("new", trial.identity, trial)
 
+    def _write(self, event: Event) -> None:
+        match event:
+            case HypothesisMade():
+                self._insert_row("hypotheses", asdict(event))
+            case CandidateMade():
+                self._insert_row("candidates", asdict(event))
+            case CandidateState():
+                self._db.execute(
+                    "UPDATE candidates SET state = ?, ended_unix_s = ? WHERE candidate_id = ?",
+                    (event.state, event.ended_unix_s, event.candidate_id),
+                )
+            case DecisionMade():
+                self._insert_row("decisions", asdict(event))
+            case HeldoutMeasured():
+                self._insert_row("heldout", asdict(event))
+            case TrialUsed():
+                self._db.execute(
+                    "UPDATE trials SET used = 1 WHERE edge = ? AND epoch = ? AND sequence = ?",
+                    (event.edge, event.epoch, event.sequence),
+                )
+
     def _quarantine(self, body: bytes, identity: Identity | None, reason: str, now_unix_s: float) -> None:
         if self._db.execute("SELECT 1 FROM quarantine WHERE body = ?", (body,)).fetchone() is not None:
             return  # sent again, as everything is until it is acknowledged
@@ -206,9 +235,9 @@ class Store:
         values = [json.dumps(item, sort_keys=True) if isinstance(item, Mapping) else item for item in row.values()]
         self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}){conflict}", values)
 
-    def _one(self, query: str) -> Any:
+    def _one(self, query: str, *values: object) -> Any:
         with self._explained():
-            return self._db.execute(query).fetchone()[0]
+            return self._db.execute(query, values).fetchone()[0]
 
     def _migrate(self) -> None:
         version = self._one("PRAGMA user_version")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from calibration.records import CalibrationError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and check one station.", rich_markup_mode=None)
 CONFIGURATION_REFUSED = 2
-RENDER_CHECK = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).close()"
 
 
 @app.command()
@@ -66,21 +64,15 @@ def make_stations(
 def check(
     folder: Annotated[Path | None, typer.Argument(help="a station's folder to check as well")] = None,
 ) -> None:
-    """Check that a station can run here: graphics for the emulated camera, and the station's files.
+    """Check that a station can run here, and compile its kernels once so that later starts find them ready.
+
+    Looks at the graphics for the emulated camera and at the station's files.
 
     Example: enpire-edge check stations/station-1
     """
-    from edge.station import StationError, load_station
-
-    environment = {"MUJOCO_GL": "egl", **os.environ}
-    done = subprocess.run([sys.executable, "-c", RENDER_CHECK], capture_output=True, env=environment, check=False)
-    if done.returncode != 0:
-        _refuse("cannot render the camera: no EGL found; on Debian and Ubuntu install libegl1 and libgl1-mesa-dri")
-    if folder is not None:
-        try:
-            load_station(folder)
-        except (StationError, CalibrationError) as error:
-            _refuse(str(error))
+    command = [sys.executable, "-m", "edge.emulation", "--check", *([str(folder)] if folder else [])]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise typer.Exit(CONFIGURATION_REFUSED)
     print("ready")
 
 

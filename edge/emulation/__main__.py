@@ -1,4 +1,4 @@
-"""`python -m edge.emulation STATION_DIR [PACE]`: the process of one emulated station.
+"""`python -m edge.emulation STATION_DIR [PACE]` or `--check [STATION_DIR]`: the process of one emulated station.
 
 It steps control, motors, physics and trials in lock-step; the policy runs in its own process and the uplink beside it.
 Exit code 2 means that the station's files were refused or that nothing can be rendered here.

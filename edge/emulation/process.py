@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import cv2
 
 from calibration.records import CalibrationError
 from edge.emulation.bench import EmulatedBench
+from edge.emulation.stations import make_stations
 from edge.emulation.world import NoGraphics, World
 from edge.ledger import Ledger, LedgerError
 from edge.messages import ArmState, Setpoint
@@ -20,10 +22,11 @@ from edge.records import Assignment
 from edge.sandbox.process import PolicyHost
 from edge.station import Station, StationError, load_station
 from edge.status import Status, write_status
-from edge.tasks.push_t.task import PushT
+from edge.tasks.push_t.task import GOAL, PushT, judge
 from edge.tasks.task import Task
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import Rig, work
+from policies.interface import ToolTarget
 
 LOG = logging.getLogger("edge.emulation")
 POLL_S = 0.02
@@ -113,11 +116,40 @@ def _rig(
     )
 
 
+def check(folder: Path | None) -> None:
+    """Move and look once, in a station of its own where none is given: everything that compiles is then compiled.
+
+    Raises:
+        StationError, CalibrationError, NoGraphics: why a station could not run here.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        if folder is None:
+            make_stations(Path(temporary), 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+            folder = Path(temporary) / "station-1"
+        station = load_station(folder)
+        world = World(station, 1)
+        try:
+            bench = EmulatedBench(station, world)
+            drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up)
+            chain = chain_of(station.arm, station.tool.length_m, station.limits)
+            robot = StationRobot(drivers, chain, station.workspace, gripper_m=0.0)
+            robot.begin(1.0)
+            robot.step(ToolTarget(robot.observe().tool_position_m))
+            world.place_tee(GOAL)
+            robot.scene()
+            judge(GOAL)
+        finally:
+            world.close()
+
+
 def main(arguments: list[str]) -> int:
     """Run the station in the folder named on the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     cv2.setNumThreads(1)
     try:
+        if arguments[0] == "--check":
+            check(Path(arguments[1]) if len(arguments) > 1 else None)
+            return 0
         station = load_station(Path(arguments[0]))
         if station.emulation is None:
             raise StationError(f"{station.folder}: not an emulated station: station.toml has no [emulation]")

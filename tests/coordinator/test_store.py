@@ -10,8 +10,17 @@ from typing import Any
 import msgpack
 import pytest
 
-from coordinator.store import FILE, Asked, Store, StoreError
-from edge.records import Assignment, Lease, Outcome, Trial, encode
+from coordinator.campaign import Attempt
+from coordinator.evolution.records import (
+    CandidateMade,
+    CandidateState,
+    DecisionMade,
+    HeldoutMeasured,
+    HypothesisMade,
+    TrialUsed,
+)
+from coordinator.store import FILE, Store, StoreError
+from edge.records import Lease, Outcome, Trial, encode
 
 NOW_S = 1_700_000_000.0
 TRIAL = Trial(
@@ -125,14 +134,13 @@ def test_what_was_kept_is_there_after_a_crash(tmp_path: Path) -> None:
 
 def test_a_trial_settles_its_assignment_and_a_late_one_does_not_revive_it(store: Store) -> None:
     prepare_candidate(store)
-    items = tuple(Assignment(name, "b" * 64, "dev-1", {"x_m": 0.3}, 7, "screen") for name in ("a1", "a2"))
-    lease = Lease("l1", "push_t", items, NOW_S + 600)
-    store.lease(lease, "station-1", {item.assignment_id: Asked(1, None) for item in items}, NOW_S)
+    attempts = [Attempt(name, 1, "b" * 64, "dev-1", {"x_m": 0.3}, 7, "screen", None) for name in ("a1", "a2")]
+    store.lease(Lease("l1", "push_t", (), NOW_S + 600), "station-1", attempts, NOW_S)
     store.void(["a2"], NOW_S)
     for sequence, name in enumerate(("a1", "a2"), start=1):
         store.ingest_trial(encode(replace(TRIAL, sequence=sequence, assignment_id=name)), NOW_S)
     assert rows(store, "SELECT assignment_id, state FROM assignments ORDER BY 1") == [("a1", "done"), ("a2", "void")]
-    store.mark_used(["a1"])
+    store.write([TrialUsed("station-1", "e1", 1)])
     assert rows(store, "SELECT assignment_id, used FROM trials ORDER BY 1") == [("a1", 1), ("a2", 0)]
 
 
@@ -171,10 +179,32 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path) -> No
     assert "\n" not in str(error.value)
 
 
+def test_what_the_campaign_decides_lands_in_its_tables(store: Store) -> None:
+    prepare_candidate(store)
+    decided = DecisionMade(1, 1, "accept", "gate", "it wins", 9, 8, 1, 21.0, 8, 9, 1, 9, 77.8, 18, NOW_S)
+    store.write([
+        CandidateState(1, "accepted", NOW_S), decided, HeldoutMeasured(1, 1, 46, 50, 0.81, 0.98, True, NOW_S)
+    ])  # fmt: skip
+    assert rows(store, "SELECT state, ended_unix_s FROM candidates") == [("accepted", NOW_S)]
+    assert rows(store, "SELECT verdict, gain_points FROM decisions") == [("accept", 77.8)]
+    assert rows(store, "SELECT successes, trials, complete FROM heldout") == [(46, 50, 1)]
+
+
+def test_a_decision_about_nothing_is_refused_with_all_that_came_with_it(store: Store) -> None:
+    prepare_candidate(store)
+    orphan = HeldoutMeasured(1, 99, 1, 2, 0.0, 1.0, True, NOW_S)
+    with pytest.raises(StoreError):
+        store.write([CandidateState(1, "accepted", NOW_S), orphan])
+    assert rows(store, "SELECT state FROM candidates") == [("screen",)]
+
+
 def prepare_candidate(store: Store) -> None:
+    """Keep a bundle and a candidate that was made from it."""
     store.add_bundle({
         "bundle": "b" * 64, "parent": None, "task": "push_t", "policy": "push_t", "params": {}, "manifest": {},
         "archive": b"", "created_unix_s": NOW_S,
     })  # fmt: skip
-    store._db.execute("INSERT INTO hypotheses VALUES (1, 'offline', 'seed', 's', 'f', '{}', 0)")
-    store._db.execute(f"INSERT INTO candidates VALUES (1, 1, '{'b' * 64}', NULL, 'screen', 0, NULL)")
+    store.write([
+        HypothesisMade(1, "offline", "seed", "It works.", "It does not.", {}, NOW_S),
+        CandidateMade(1, 1, "b" * 64, None, "screen", NOW_S),
+    ])  # fmt: skip

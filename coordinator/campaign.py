@@ -1,0 +1,608 @@
+"""What to try next and what has been found: the campaign as a state machine without clock, network or disk.
+
+Attempts go out by `next_work`, results come back by `record`, lost ones by `expire`; `drain` gives the events to keep.
+The same calls in the same order give the same events.
+
+- An attempt fills a slot: a candidate on a start for a purpose. An invalid or lost attempt leaves its slot open, and
+  the slot is asked for again under a new assignment.
+- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs, the incumbent's
+  baseline, screens, and when all that is out, the incumbent on development starts (`play`): work never ends.
+- The incumbent moves by a decision only. What was promising against the old incumbent is tried again on the new one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from coordinator.evolution.evidence import (
+    SCREEN_PAIRS,
+    Call,
+    Result,
+    Stage,
+    compare,
+    gate,
+    heldout_hopeless,
+    interval,
+    screen,
+)
+from coordinator.evolution.records import (
+    CandidateMade,
+    CandidateState,
+    DecisionMade,
+    Event,
+    HeldoutMeasured,
+    HypothesisMade,
+    TrialUsed,
+)
+from coordinator.evolution.starts import Start, Starts
+from coordinator.research.offline import Proposal, ResearchContext, Tried, canonical
+from edge.records import Outcome, Trial
+from policies.interface import Value
+from policies.space import PolicySpace
+
+PROMISING_RATE = 0.88
+PROMISING_TRIALS = 12
+CEILING_RATE = 0.9
+GATES_AT_ONCE = 2
+PAIRS_AHEAD = 4  # pairs in flight for a candidate beyond those decided on
+REBASE_AFTER = 4  # comparisons
+CHANCES = 3  # tests of one configuration: a screen of eight turns a good one down now and then
+
+Publish = Callable[[Mapping[str, Value], Mapping[str, object], str | None], str]
+
+
+class Researcher(Protocol):
+    """Whoever proposes changes."""
+
+    name: str
+
+    def propose(self, context: ResearchContext) -> Proposal:
+        """Return a change to the incumbent that was not tried."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt to hand out."""
+
+    assignment_id: str
+    candidate_id: int
+    bundle: str
+    start_id: str
+    start: Mapping[str, float]
+    seed: int
+    purpose: str
+    pair_id: str | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Attempts that belong on one station, back to back."""
+
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An idea that moved the incumbent."""
+
+    candidate_id: int
+    kind: str
+    sentence: str
+    gain_points: float
+    successes: int
+    trials: int
+    decided_unix_s: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The campaign at one moment, for people."""
+
+    incumbent_id: int
+    incumbent_params: Mapping[str, Value]
+    successes: int  # of the incumbent's valid baseline, screen and gate trials
+    trials: int
+    low: float
+    high: float
+    tried: int
+    accepted: tuple[Accepted, ...]
+    testing: tuple[str, ...]  # sentences in the screen or at the gate
+    heldout_successes: int
+    heldout_done: int
+    heldout_total: int
+    heldout_running: bool
+    outcomes: Mapping[str, int]
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for one valid result."""
+
+    candidate: _Candidate
+    start: Start
+    purpose: str
+    seed: int
+    pair_id: str | None = None
+    assignment_id: str = ""
+    result: Result | None = None
+
+
+@dataclass(eq=False)
+class _Pair:
+    candidate: _Slot
+    incumbent: _Slot
+
+    @property
+    def complete(self) -> bool:
+        return self.candidate.result is not None and self.incumbent.result is not None
+
+
+@dataclass(eq=False)
+class _Candidate:
+    candidate_id: int
+    hypothesis_id: int
+    proposal: Proposal
+    params: dict[str, Value]
+    bundle: str
+    parent: _Candidate | None
+    state: str
+    screens: dict[str, _Slot] = field(default_factory=dict)  # by start
+    pairs: list[_Pair] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)  # valid, but for held-out and play
+    failures: Counter[str] = field(default_factory=Counter)
+    last: Stage | None = None
+
+
+class Campaign:
+    """Improves one policy of one task with whatever stations ask for work."""
+
+    def __init__(
+        self,
+        space: PolicySpace,
+        starts: Starts,
+        researcher: Researcher,
+        publish: Publish,
+        seed: int,
+        *,
+        target: int = 46,
+        heldout: int = 50,
+        stations: int = 4,
+        now_s: float = 0.0,
+    ) -> None:
+        self._space, self._starts, self._researcher, self._publish = space, starts, researcher, publish
+        self._rng = np.random.default_rng([seed, 0xCA3])
+        self._target, self._heldout_total, self._stations = target, heldout, stations
+        self._events: list[Event] = []
+        self._slots: dict[str, _Slot] = {}  # by assignment, open ones only
+        self._again: deque[_Slot] = deque()
+        self._tried: list[Tried] = []
+        self._tests: Counter[str] = Counter()  # by configuration
+        self._accepted: list[Accepted] = []
+        self._outcomes: Counter[str] = Counter()
+        self._seen: set[tuple[str, str, int]] = set()
+        self._counts: Counter[str] = Counter()
+        self._testing: list[_Candidate] = []
+        self._next_gate = 0
+        self._generation = -1
+        self._held: list[_Slot] = []
+        self._held_asked = 0
+        self._heldout_tried: set[int] = set()
+        self.finished: str | None = None
+        seed_proposal = Proposal("seed", {}, "the policy as it ships", "")
+        self._incumbent = self._make(seed_proposal, space.defaults(), None, now_s)
+        self._decide(self._incumbent, "accept", "seed", Stage(Call.PASS, "the first incumbent", 0, 0, 0), now_s)
+        self._begin_generation()
+
+    # -- work out -----------------------------------------------------------------------------------------------------
+
+    def next_work(self, edge: str, now_s: float) -> Work | None:
+        """Return work for a station; None only once the campaign has finished."""
+        if self.finished:
+            return None
+        if self._again:
+            return Work((self._hand_out(self._again.popleft()),))
+        return (
+            self._heldout_work(now_s)
+            or self._gate_work()
+            or self._baseline_work()
+            or self._screen_work(now_s)
+            or self._play_work()
+        )
+
+    def record(self, trial: Trial, now_s: float) -> None:
+        """Take a trial into account; one that was seen before, or that nobody waits for, changes nothing."""
+        if trial.identity in self._seen:
+            return
+        self._seen.add(trial.identity)
+        self._outcomes[trial.outcome] += 1
+        slot = self._slots.pop(trial.assignment_id, None)
+        if slot is None:
+            return
+        if trial.outcome is Outcome.INVALID:
+            self._fill_again(slot)
+            return
+        slot.result = Result(trial.outcome is Outcome.SUCCESS, trial.progress, trial.trial_s)
+        if slot.purpose == "play":
+            return
+        self._events.append(TrialUsed(*trial.identity))
+        if slot.purpose != "heldout":
+            slot.candidate.results.append(slot.result)
+            if trial.outcome is Outcome.FAILURE and slot.purpose in ("baseline", "screen"):
+                slot.candidate.failures[trial.cause] += 1
+        self._judge(now_s)
+
+    def expire(self, assignment_id: str, now_s: float) -> None:
+        """Ask again for an attempt that nobody will run any more."""
+        slot = self._slots.pop(assignment_id, None)
+        if slot is not None:
+            self._fill_again(slot)
+
+    def drain(self) -> list[Event]:
+        """Return what happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def snapshot(self) -> Snapshot:
+        """Return the campaign as people see it."""
+        successes = sum(result.success for result in self._incumbent.results)
+        trials = len(self._incumbent.results)
+        low, high = interval(successes, trials)
+        done = [slot.result for slot in self._held if slot.result is not None]
+        return Snapshot(
+            incumbent_id=self._incumbent.candidate_id,
+            incumbent_params=dict(self._incumbent.params),
+            successes=successes,
+            trials=trials,
+            low=low,
+            high=high,
+            tried=self._counts["candidate"] - 1,
+            accepted=tuple(self._accepted),
+            testing=tuple(candidate.proposal.sentence for candidate in self._testing),
+            heldout_successes=sum(result.success for result in done),
+            heldout_done=len(done),
+            heldout_total=self._heldout_total,
+            heldout_running=bool(self._held),
+            outcomes=dict(self._outcomes),
+        )
+
+    # -- where work comes from ----------------------------------------------------------------------------------------
+
+    def _heldout_work(self, now_s: float) -> Work | None:
+        if not self._held and self._promising():
+            self._heldout_tried.add(self._incumbent.candidate_id)
+            self._held = [
+                self._slot(self._incumbent, start, "heldout") for start in self._starts.heldout[: self._heldout_total]
+            ]
+            self._held_asked = 0
+        if self._held_asked >= len(self._held):
+            return None
+        self._held_asked += 1
+        return Work((self._hand_out(self._held[self._held_asked - 1]),))
+
+    def _promising(self) -> bool:
+        results = self._incumbent.results
+        rate = sum(result.success for result in results) / max(1, len(results))
+        return (
+            len(results) >= PROMISING_TRIALS
+            and rate >= PROMISING_RATE
+            and self._incumbent.candidate_id not in self._heldout_tried
+        )
+
+    def _gate_work(self) -> Work | None:
+        waiting = [item for item in self._testing if item.state == "gate"]
+        for candidate in sorted(waiting, key=_score, reverse=True)[:GATES_AT_ONCE]:
+            in_flight = sum(not pair.complete for pair in candidate.pairs)
+            if in_flight >= PAIRS_AHEAD or self._next_gate >= len(self._starts.gate):
+                continue
+            start = self._starts.gate[self._next_gate]
+            self._next_gate += 1
+            name = f"pair-{self._next_gate:04d}"
+            seed = self._draw_seed()
+            pair = _Pair(_Slot(candidate, start, "gate", seed, name), _Slot(self._incumbent, start, "gate", seed, name))
+            candidate.pairs.append(pair)
+            both = [pair.candidate, pair.incumbent]
+            if self._rng.integers(0, 2):
+                both.reverse()
+            return Work(tuple(self._hand_out(slot) for slot in both))
+        return None
+
+    def _baseline_work(self) -> Work | None:
+        for start in self._window():
+            if start.start_id not in self._incumbent.screens:
+                slot = self._slot(self._incumbent, start, "baseline")
+                self._incumbent.screens[start.start_id] = slot
+                return Work((self._hand_out(slot),))
+        return None
+
+    def _screen_work(self, now_s: float) -> Work | None:
+        screening = [item for item in self._testing if item.state == "screen"]
+        if len(screening) <= self._stations and all(len(item.screens) == SCREEN_PAIRS for item in screening):
+            screening = [self._propose(now_s)]
+        for candidate in screening:
+            for start in self._window():
+                if start.start_id not in candidate.screens:
+                    slot = self._slot(candidate, start, "screen")
+                    candidate.screens[start.start_id] = slot
+                    return Work((self._hand_out(slot),))
+        return None
+
+    def _play_work(self) -> Work:
+        start = self._starts.dev[int(self._rng.integers(0, len(self._starts.dev)))]
+        return Work((self._hand_out(self._slot(self._incumbent, start, "play")),))
+
+    def _propose(self, now_s: float) -> _Candidate:
+        context = ResearchContext(
+            incumbent=dict(self._incumbent.params),
+            tried=tuple(self._tried),
+            known=frozenset(self._closed()),
+            failures=dict(self._incumbent.failures),
+        )
+        proposal = self._researcher.propose(context)
+        return self._test(proposal, now_s)
+
+    def _test(self, proposal: Proposal, now_s: float) -> _Candidate:
+        params = {**self._incumbent.params, **proposal.changes}
+        candidate = self._make(proposal, params, self._incumbent, now_s)
+        self._testing.append(candidate)
+        return candidate
+
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def _judge(self, now_s: float) -> None:
+        self._judge_heldout(now_s)
+        for candidate in list(self._testing):
+            if candidate not in self._testing:
+                continue  # superseded by a decision in this very loop
+            if candidate.state == "screen":
+                self._judge_screen(candidate, now_s)
+            elif candidate.state == "gate":
+                self._judge_gate(candidate, now_s)
+
+    def _judge_screen(self, candidate: _Candidate, now_s: float) -> None:
+        candidate.last = stage = screen(self._screen_comparisons(candidate))
+        if stage.call is Call.PASS:
+            candidate.state = "gate"
+            self._events.append(CandidateState(candidate.candidate_id, "gate", None))
+        elif stage.call is Call.REJECT:
+            self._end(candidate, "reject", "screen", stage, now_s)
+
+    def _screen_comparisons(self, candidate: _Candidate) -> list[int]:
+        found = []
+        for start in self._window():
+            mine, theirs = candidate.screens.get(start.start_id), self._incumbent.screens.get(start.start_id)
+            if mine is not None and theirs is not None and mine.result is not None and theirs.result is not None:
+                found.append(compare(mine.result, theirs.result, self._near_ceiling()))
+        return found
+
+    def _judge_gate(self, candidate: _Candidate, now_s: float) -> None:
+        """Look at the pairs in the order of asking, up to the first that is not complete."""
+        comparisons: list[int] = []
+        lead = 0
+        for pair in candidate.pairs:
+            mine, theirs = pair.candidate.result, pair.incumbent.result
+            if mine is None or theirs is None:
+                return
+            comparisons.append(compare(mine, theirs, self._near_ceiling()))
+            lead += mine.success - theirs.success
+            candidate.last = stage = gate(comparisons, lead)
+            if stage.call is Call.PASS:
+                self._accept(candidate, stage, now_s)
+                return
+            if stage.call is not Call.GO_ON:
+                self._end(candidate, "reject" if stage.call is Call.REJECT else "inconclusive", "gate", stage, now_s)
+                return
+
+    def _near_ceiling(self) -> bool:
+        results = self._incumbent.results
+        return len(results) >= PROMISING_TRIALS and sum(r.success for r in results) >= CEILING_RATE * len(results)
+
+    def _judge_heldout(self, now_s: float) -> None:
+        if not self._held:
+            return
+        done = [slot.result for slot in self._held if slot.result is not None]
+        successes = sum(result.success for result in done)
+        hopeless = heldout_hopeless(successes, len(done), self._target, self._heldout_total)
+        if len(done) < self._heldout_total and not hopeless:
+            return
+        self._close_heldout(now_s)
+        if successes >= self._target:
+            self.finished = "target"
+
+    def _close_heldout(self, now_s: float) -> None:
+        """Write down what was measured on held-out starts and stop measuring."""
+        done = [slot.result for slot in self._held if slot.result is not None]
+        candidate = self._held[0].candidate
+        for slot in self._held:
+            self._forget(slot)
+        self._held, self._held_asked = [], 0
+        if not done:
+            return
+        successes = sum(result.success for result in done)
+        low, high = interval(successes, len(done))
+        complete = len(done) == self._heldout_total
+        self._events.append(
+            HeldoutMeasured(
+                self._count("heldout"), candidate.candidate_id, successes, len(done), low, high, complete, now_s
+            )
+        )
+
+    # -- deciding -----------------------------------------------------------------------------------------------------
+
+    def _accept(self, candidate: _Candidate, stage: Stage, now_s: float) -> None:
+        self._testing.remove(candidate)
+        decision = self._decide(candidate, "accept", "gate", stage, now_s)
+        self._accepted.append(
+            Accepted(
+                candidate.candidate_id,
+                candidate.proposal.kind,
+                candidate.proposal.sentence,
+                decision.gain_points,
+                decision.candidate_successes,
+                decision.candidate_trials,
+                now_s,
+            )
+        )
+        others, self._testing = self._testing, []
+        promising = [item.proposal for item in others if self._worth_rebasing(item)]
+        for other in others:
+            self._drop(other)
+            unseen = Stage(Call.GO_ON, "", 0, 0, 0)
+            self._decide(other, "superseded", other.state, other.last or unseen, now_s)
+        if self._held:
+            self._close_heldout(now_s)
+        self._incumbent = candidate
+        self._begin_generation()
+        for proposal in promising:
+            params = {**candidate.params, **proposal.changes}
+            if canonical(params) not in self._closed():
+                self._test(proposal, now_s)
+
+    def _worth_rebasing(self, candidate: _Candidate) -> bool:
+        last = candidate.last
+        return candidate.state == "gate" or (
+            last is not None and last.pairs >= REBASE_AFTER and last.wins > last.losses
+        )
+
+    def _end(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
+        self._testing.remove(candidate)
+        self._drop(candidate)
+        self._decide(candidate, verdict, stage_name, stage, now_s)
+
+    def _decide(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> DecisionMade:
+        if stage_name == "gate":
+            used = [pair for pair in candidate.pairs[: stage.pairs] if pair.complete]
+            mine = [pair.candidate.result for pair in used]
+            theirs = [pair.incumbent.result for pair in used]
+        else:
+            mine = [slot.result for slot in candidate.screens.values()]
+            theirs = [self._incumbent.screens[s].result for s in candidate.screens if s in self._incumbent.screens]
+        won, tried = _tally(mine)
+        incumbent_won, incumbent_tried = _tally(theirs)
+        decision = DecisionMade(
+            decision_id=self._count("decision"),
+            candidate_id=candidate.candidate_id,
+            verdict=verdict,
+            stage=stage_name,
+            reason=stage.reason,
+            pairs=stage.pairs,
+            wins=stage.wins,
+            losses=stage.losses,
+            wealth=stage.wealth,
+            candidate_successes=won,
+            candidate_trials=tried,
+            incumbent_successes=incumbent_won,
+            incumbent_trials=incumbent_tried,
+            gain_points=100.0 * (won / max(1, tried) - incumbent_won / max(1, incumbent_tried)),
+            trials_so_far=sum(self._outcomes.values()),
+            decided_unix_s=now_s,
+        )
+        candidate.state = {"accept": "accepted", "reject": "rejected"}.get(verdict, verdict)
+        self._events += [decision, CandidateState(candidate.candidate_id, candidate.state, now_s)]
+        if candidate.proposal.kind != "seed":
+            proposal = candidate.proposal
+            self._tried.append(Tried(proposal.kind, proposal.changes, verdict, stage.wins - stage.losses))
+        return decision
+
+    # -- small parts --------------------------------------------------------------------------------------------------
+
+    def _make(
+        self, proposal: Proposal, params: dict[str, Value], parent: _Candidate | None, now_s: float
+    ) -> _Candidate:
+        self._space.validate(params)
+        self._tests[canonical(params)] += 1
+        hypothesis_id, candidate_id = self._count("hypothesis"), self._count("candidate")
+        provenance = {"researcher": self._researcher.name, "kind": proposal.kind, "hypothesis": proposal.sentence}
+        bundle = self._publish(params, provenance, None if parent is None else parent.bundle)
+        candidate = _Candidate(candidate_id, hypothesis_id, proposal, params, bundle, parent, "screen")
+        self._events += [
+            HypothesisMade(
+                hypothesis_id,
+                self._researcher.name,
+                proposal.kind,
+                proposal.sentence,
+                proposal.falsifier,
+                dict(proposal.changes),
+                now_s,
+            ),
+            CandidateMade(
+                candidate_id,
+                hypothesis_id,
+                bundle,
+                None if parent is None else parent.candidate_id,
+                "screen",
+                now_s,
+            ),
+        ]
+        return candidate
+
+    def _begin_generation(self) -> None:
+        """Give the new incumbent a window of development starts of its own, so that none is fitted for long."""
+        self._generation += 1
+        self._incumbent.screens = {}
+
+    def _window(self) -> list[Start]:
+        dev = self._starts.dev
+        first = self._generation * SCREEN_PAIRS
+        return [dev[(first + k) % len(dev)] for k in range(SCREEN_PAIRS)]
+
+    def _slot(self, candidate: _Candidate, start: Start, purpose: str) -> _Slot:
+        return _Slot(candidate, start, purpose, self._draw_seed())
+
+    def _closed(self) -> set[str]:
+        """Return the configurations that are not to be tested now: in test, the incumbent, or turned down often."""
+        often = {text for text, tests in self._tests.items() if tests >= CHANCES}
+        return often | {canonical(item.params) for item in [self._incumbent, *self._testing]}
+
+    def _draw_seed(self) -> int:
+        return int(self._rng.integers(0, 2**31))
+
+    def _hand_out(self, slot: _Slot) -> Attempt:
+        slot.assignment_id = f"a{self._count('assignment'):06d}"
+        self._slots[slot.assignment_id] = slot
+        return Attempt(
+            assignment_id=slot.assignment_id,
+            candidate_id=slot.candidate.candidate_id,
+            bundle=slot.candidate.bundle,
+            start_id=slot.start.start_id,
+            start=dict(slot.start.coordinates),
+            seed=slot.seed,
+            purpose=slot.purpose,
+            pair_id=slot.pair_id,
+        )
+
+    def _fill_again(self, slot: _Slot) -> None:
+        slot.assignment_id = ""
+        if slot.purpose != "play":
+            self._again.append(slot)
+
+    def _drop(self, candidate: _Candidate) -> None:
+        """Wait no longer for a candidate's attempts, nor for the incumbent's in its pairs."""
+        for slot in candidate.screens.values():
+            self._forget(slot)
+        for pair in candidate.pairs:
+            self._forget(pair.candidate)
+            self._forget(pair.incumbent)
+
+    def _forget(self, slot: _Slot) -> None:
+        self._slots.pop(slot.assignment_id, None)
+        if slot in self._again:
+            self._again.remove(slot)
+
+    def _count(self, name: str) -> int:
+        self._counts[name] += 1
+        return self._counts[name]
+
+
+def _score(candidate: _Candidate) -> int:
+    return 0 if candidate.last is None else candidate.last.wins - candidate.last.losses
+
+
+def _tally(results: list[Result | None]) -> tuple[int, int]:
+    valid = [result for result in results if result is not None]
+    return sum(result.success for result in valid), len(valid)

@@ -1,0 +1,148 @@
+"""When a candidate counts as better: paired comparisons, a screen, an anytime-valid test and intervals.
+
+- Two attempts on the same start are compared: success beats failure; between failures more progress wins; between
+  successes nobody wins, unless the incumbent is near its ceiling, where the clearly shorter one does.
+- The screen is a filter on development starts, no evidence. The gate is evidence: fresh starts, used once.
+- The gate bets on each comparison. Under "the candidate is no more often better than worse" the wealth is a
+  supermartingale, so it reaches 1/alpha with probability at most alpha however often one looks (Ville's inequality).
+- Decisions read the comparisons in the order in which they were asked for, never in the order in which they arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import comb
+
+import numpy as np
+
+PROGRESS_MARGIN = 0.02  # coverage repeats to about 0.002; less than this is not a difference
+FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
+SCREEN_PAIRS = 8
+SCREEN_LEAD = 4.0  # the lead must be more than one in so many of the pairs that differ
+ALPHA = 0.05
+BETS = (0.15, 0.3, 0.5, 0.7)
+GATE_CAP = 80
+LOSING_TAIL = 0.15
+LOSING_AFTER = 4
+DULL = ((10, 0), (24, 2), (40, 4))  # after so many pairs a lead of no more than that is not worth the robots' time
+
+
+class Call(StrEnum):
+    """What a stage says so far."""
+
+    GO_ON = "go on"
+    PASS = "pass"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one valid attempt counts for."""
+
+    success: bool
+    progress: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage says so far, and why."""
+
+    call: Call
+    reason: str
+    pairs: int
+    wins: int
+    losses: int
+    wealth: float = 1.0
+
+
+def compare(candidate: Result, incumbent: Result, near_ceiling: bool = False) -> int:
+    """Return +1 where the candidate's attempt is better, -1 where it is worse, 0 where neither is."""
+    if candidate.success != incumbent.success:
+        return 1 if candidate.success else -1
+    if candidate.success:
+        if not near_ceiling:
+            return 0
+        return int(candidate.seconds <= FASTER_SHARE * incumbent.seconds) - int(
+            incumbent.seconds <= FASTER_SHARE * candidate.seconds
+        )
+    gained = candidate.progress - incumbent.progress
+    return int(gained >= PROGRESS_MARGIN) - int(gained <= -PROGRESS_MARGIN)
+
+
+def screen(comparisons: Sequence[int], pairs: int = SCREEN_PAIRS) -> Stage:
+    """Say whether a candidate deserves fresh starts: clearly more wins than losses on a few development starts.
+
+    It ends early where the attempts that are left cannot change the answer.
+    """
+    wins, losses, left = comparisons.count(1), comparisons.count(-1), pairs - len(comparisons)
+    endings = [_leads(wins + won, losses + lost) for won in range(left + 1) for lost in range(left + 1 - won)]
+    if all(endings):
+        call, reason = Call.PASS, f"{wins} wins, {losses} losses on development starts"
+    elif not any(endings):
+        call, reason = Call.REJECT, f"too few wins ({wins}) for its losses ({losses}) on development starts"
+    else:
+        call, reason = Call.GO_ON, ""
+    return Stage(call, reason, len(comparisons), wins, losses)
+
+
+def _leads(wins: int, losses: int) -> bool:
+    """Return whether the lead is worth a test: six of eight, two of two."""
+    return wins - losses > (wins + losses) / SCREEN_LEAD
+
+
+def wealth(comparisons: Sequence[int]) -> float:
+    """Return what betting 1 on the candidate has become, averaged over several sizes of bet."""
+    return float(np.mean([np.prod([1.0 + bet * item for item in comparisons]) for bet in BETS]))
+
+
+def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA) -> Stage:
+    """Decide from comparisons on fresh starts, in the order in which they were asked for.
+
+    Args:
+        comparisons: one of -1, 0, +1 a pair.
+        success_lead: the candidate's successes minus the incumbent's on these pairs; a candidate that succeeds less
+            often is never accepted, however much progress it makes.
+    """
+    wins, losses = comparisons.count(1), comparisons.count(-1)
+    now = wealth(comparisons)
+
+    def stage(call: Call, reason: str) -> Stage:
+        return Stage(call, reason, len(comparisons), wins, losses, now)
+
+    if now >= 1.0 / alpha and success_lead >= 0:
+        return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
+    if wins + losses >= LOSING_AFTER and wins < losses and _tail(losses, wins + losses) < LOSING_TAIL:
+        return stage(Call.REJECT, f"losing: {wins} wins, {losses} losses")
+    if any(len(comparisons) >= pairs and wins - losses <= lead for pairs, lead in DULL):
+        return stage(Call.INCONCLUSIVE, f"no difference seen in {len(comparisons)} pairs: {wins} wins, {losses} losses")
+    if len(comparisons) >= GATE_CAP:
+        return stage(Call.INCONCLUSIVE, f"undecided after {len(comparisons)} pairs: {wins} wins, {losses} losses")
+    return stage(Call.GO_ON, "")
+
+
+def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact two-sided interval of a success rate (Clopper and Pearson 1934); (0, 1) without trials."""
+    from scipy.special import betaincinv  # only here: scipy is half a second and forty megabytes
+
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials")
+    if trials == 0:
+        return 0.0, 1.0
+    tail = (1.0 - confidence) / 2.0
+    low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
+    high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1.0 - tail))
+    return low, high
+
+
+def heldout_hopeless(successes: int, done: int, target: int, total: int) -> bool:
+    """Return whether the target can no longer be reached."""
+    return successes + (total - done) < target
+
+
+def _tail(losses: int, discordant: int) -> float:
+    """Return the chance of at least so many losses if wins and losses were equally likely."""
+    return sum(comb(discordant, k) for k in range(losses, discordant + 1)) / 2.0**discordant

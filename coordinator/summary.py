@@ -1,0 +1,234 @@
+"""The figures of a run: written to summary.json, and told to a person in a few lines.
+
+They are computed from the database as the report does it, with what only the running coordinator knows beside: memory,
+when the command began, and what stations had begun and not delivered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coordinator.report.measures import (
+    HELDOUT,
+    Count,
+    Incumbent,
+    incumbents,
+    invalid_causes,
+    resets,
+    robot_use,
+    station_minutes,
+)
+from coordinator.report.run import Idea, Run, load
+from coordinator.store import FILE as DATABASE
+
+FILE = "summary.json"
+VERDICTS = ("accept", "reject", "inconclusive", "superseded", "open")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the database does not hold."""
+
+    began_unix_s: float  # when the command was typed
+    pace: float
+    station_peak_mb: Mapping[str, float]
+    coordinator_peak_mb: float
+    begun: Mapping[str, int]  # station -> number of the last trial that it said it had begun
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """Whether every trial arrived, once; all zero is right."""
+
+    lost: int  # numbers that an edge passed over
+    at_stations: int  # begun and not delivered when the run ended: in a station's ledger
+    doubled: int  # attempts that were run twice
+    invented: int  # trials of attempts that nobody asked for
+    quarantined: int
+
+
+def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
+    """Return every figure of the run in `folder`."""
+    run = load(folder)
+    line = incumbents(run)
+    use = robot_use(run)
+    valid = [trial for trial in run.trials if trial.valid]
+    ran_s = [trial.wall_trial_min * 60.0 for trial in run.trials]
+    return {
+        "folder": str(folder),
+        "task": run.campaign.task if run.campaign else "",
+        "seed": run.campaign.seed if run.campaign else None,
+        "stations": len(run.stations),
+        "pace": observed.pace,
+        "ended_why": run.campaign.ended_why if run.campaign else "",
+        "wall_minutes": run.minutes,
+        "station_minutes": station_minutes(run),
+        "speed": station_minutes(run) * 60.0 / max(sum(ran_s) + _wall_reset_s(run), 1e-9),
+        "target": _target(run),
+        "from": _success(run, line[0]) if line else None,
+        "to": _success(run, line[-1]) if line else None,
+        "accepted": [_accepted(item.idea) for item in line if item.idea.parent_candidate_id is not None],
+        "ideas": _ideas(run),
+        "trials": {
+            "total": len(run.trials),
+            "valid": len(valid),
+            "successes": sum(trial.outcome == "success" for trial in valid),
+            "used": sum(trial.used for trial in run.trials),
+            "per_minute": len(run.trials) / run.minutes if run.minutes else 0.0,
+            "invalid_by_cause": dict(invalid_causes(run)),
+        },
+        "mru": {
+            "any_experiment": use.any_experiment,
+            "useful": use.useful,
+            "agents": 0.0,  # candidates by language models; the offline researcher is none
+            "offline_researcher": use.candidates,
+        },
+        "reset_share": use.resetting,
+        "reset": _reset(run),
+        "first_trial_s": _first_trial_s(folder, observed),
+        "minutes_to_first_accept": _first_accept_minute(line),
+        "minutes_to_target": _target_minute(run),
+        "memory": {
+            "stations_peak_mb": dict(observed.station_peak_mb),
+            "coordinator_peak_mb": observed.coordinator_peak_mb,
+        },
+        "integrity": asdict(check_integrity(folder / DATABASE, observed.begun)),
+        "files": {"report": "report.html", "database": DATABASE, "hillclimb": "hillclimb.png"},
+    }
+
+
+def check_integrity(database: Path, begun: Mapping[str, int]) -> Integrity:
+    """Count what is missing, there twice or unasked-for; every edge numbers its trials from 1 without gaps."""
+    with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        ledgers = db.execute("SELECT edge, COUNT(*), MAX(sequence) FROM trials GROUP BY edge, epoch").fetchall()
+        delivered = Counter[str]()
+        # A station says only the number of its newest ledger, which is the one that the stations table names.
+        for edge, last in db.execute(
+            "SELECT stations.edge, MAX(sequence) FROM stations JOIN trials USING (edge, epoch) GROUP BY stations.edge"
+        ):
+            delivered[edge] = last
+        return Integrity(
+            lost=sum(last - count for _, count, last in ledgers),
+            at_stations=sum(max(0, last - delivered[edge]) for edge, last in begun.items()),
+            doubled=_one(
+                db, "SELECT COALESCE(SUM(n - 1), 0) FROM (SELECT COUNT(*) n FROM trials GROUP BY assignment_id)"
+            ),
+            invented=_one(
+                db, "SELECT COUNT(*) FROM trials WHERE assignment_id NOT IN (SELECT assignment_id FROM assignments)"
+            ),
+            quarantined=_one(db, "SELECT COUNT(*) FROM quarantine"),
+        )
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
+    """Write summary.json whole, or not at all."""
+    path = folder / FILE
+    unfinished = path.with_suffix(".part")
+    with open(unfinished, "w") as out:
+        json.dump(summary, out, indent=2)
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.replace(path)
+    return path
+
+
+def _success(run: Run, incumbent: Incumbent) -> dict[str, Any]:
+    """Return a claim of success with all that it must carry."""
+    bundle = incumbent.idea.bundle
+    heldout = incumbent.heldout is not None
+    mine = [item for item in run.trials if item.bundle == bundle and (item.purpose == HELDOUT) == heldout]
+    return {
+        **_count(incumbent.best_count),
+        "starts": "held-out" if heldout else "all but held-out",
+        "policy": bundle,
+        "stations": sorted({trial.edge for trial in mine}),
+        "station_hashes": sorted({trial.station_hash for trial in mine}),
+        "calibration_hashes": sorted({trial.calibration_hash for trial in mine}),
+        "seed": run.campaign.seed if run.campaign else None,
+        "generation": incumbent.generation,
+    }
+
+
+def _count(count: Count) -> dict[str, Any]:
+    low, high = count.bounds_percent
+    return {
+        "successes": count.successes,
+        "trials": count.trials,
+        "percent": count.percent,
+        "low_percent": low,
+        "high_percent": high,
+    }
+
+
+def _accepted(idea: Idea) -> dict[str, Any]:
+    decision = idea.decision
+    assert decision is not None  # an incumbent other than the seed is one by a decision
+    return {
+        "candidate_id": idea.candidate_id,
+        "sentence": idea.sentence,
+        "kind": idea.kind,
+        "change": idea.short,
+        "changes": dict(idea.changes),
+        "policy": idea.bundle,
+        "gain_points": decision.gain_points,
+        "pairs": decision.pairs,
+        "wins": decision.wins,
+        "losses": decision.losses,
+        "minute": decision.minute,
+    }
+
+
+def _ideas(run: Run) -> dict[str, int]:
+    verdicts = Counter(idea.verdict for idea in run.ideas if idea.parent_candidate_id is not None)
+    return {"tried": sum(verdicts.values()), **{name: verdicts[name] for name in VERDICTS}}
+
+
+def _target(run: Run) -> dict[str, Any] | None:
+    if run.campaign is None:
+        return None
+    return {
+        "successes": run.campaign.target_successes,
+        "trials": run.campaign.target_trials,
+        "reached": _target_minute(run) is not None,
+    }
+
+
+def _target_minute(run: Run) -> float | None:
+    if run.campaign is None:
+        return None
+    wanted = run.campaign.target_successes
+    return min((row.minute for row in run.heldout if row.complete and row.successes >= wanted), default=None)
+
+
+def _first_accept_minute(line: tuple[Incumbent, ...]) -> float | None:
+    return line[1].from_minute if len(line) > 1 else None
+
+
+def _reset(run: Run) -> dict[str, Any] | None:
+    found = resets(run)
+    if found is None:
+        return None
+    return {"ready_at_first_try": _count(found.first_try), "median_station_s": found.median_s}
+
+
+def _wall_reset_s(run: Run) -> float:
+    return sum(trial.wall_reset_min for trial in run.trials) * 60.0
+
+
+def _first_trial_s(folder: Path, observed: Observed) -> float | None:
+    """Return how long after the command the first attempt that counts was finished."""
+    with closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as db:
+        first = _one(db, "SELECT MIN(ended_unix_s) FROM trials WHERE outcome != 'invalid'")
+    return None if first is None else first - observed.began_unix_s
+
+
+def _one(db: sqlite3.Connection, query: str) -> Any:
+    return db.execute(query).fetchone()[0]

@@ -1,0 +1,137 @@
+"""Laws of the evidence: boundaries, and error rates by simulation with printed seeds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.evolution.evidence import (
+    ALPHA,
+    FASTER_SHARE,
+    GATE_CAP,
+    PROGRESS_MARGIN,
+    SCREEN_PAIRS,
+    Call,
+    Result,
+    compare,
+    gate,
+    heldout_hopeless,
+    interval,
+    screen,
+    wealth,
+)
+
+SEED = 11
+results = st.builds(Result, st.booleans(), st.floats(0.0, 1.0), st.floats(1.0, 60.0))
+comparisons = st.lists(st.sampled_from([-1, 0, 1]), max_size=SCREEN_PAIRS)
+
+
+def test_success_beats_failure_whatever_the_progress() -> None:
+    assert compare(Result(True, 1.0, 60.0), Result(False, 0.99, 1.0)) == 1
+    assert compare(Result(False, 0.99, 1.0), Result(True, 1.0, 60.0)) == -1
+
+
+@pytest.mark.parametrize(
+    ("gained", "better"), [(PROGRESS_MARGIN, 1), (PROGRESS_MARGIN - 1e-9, 0), (0.0, 0), (-PROGRESS_MARGIN, -1)]
+)
+def test_between_failures_progress_decides_from_its_margin_on(gained: float, better: int) -> None:
+    assert compare(Result(False, gained, 20.0), Result(False, 0.0, 20.0)) == max(better, 0) or gained < 0
+    assert compare(Result(False, 0.5 + gained, 20.0), Result(False, 0.5, 20.0)) in (better, 0)
+
+
+@pytest.mark.parametrize(("seconds", "better"), [(20.0 * FASTER_SHARE, 1), (19.9, 0), (20.0, 0), (23.0, -1)])
+def test_between_successes_time_decides_near_the_ceiling_only(seconds: float, better: int) -> None:
+    mine, theirs = Result(True, 1.0, seconds), Result(True, 1.0, 20.0)
+    assert compare(mine, theirs, near_ceiling=True) == better
+    assert compare(mine, theirs) == 0
+
+
+@given(results, results, st.booleans())
+def test_comparison_is_antisymmetric(one: Result, other: Result, near_ceiling: bool) -> None:
+    assert compare(one, other, near_ceiling) == -compare(other, one, near_ceiling)
+
+
+@given(comparisons)
+def test_an_early_screen_says_what_the_full_one_would(outcomes: list[int]) -> None:
+    early = screen(outcomes)
+    if early.call is not Call.GO_ON:
+        left = SCREEN_PAIRS - len(outcomes)
+        assert {screen([*outcomes, *[filler] * left]).call for filler in (-1, 0, 1)} == {early.call}
+
+
+def test_a_full_screen_always_decides() -> None:
+    for wins in range(SCREEN_PAIRS + 1):
+        for losses in range(SCREEN_PAIRS + 1 - wins):
+            stage = screen([1] * wins + [-1] * losses + [0] * (SCREEN_PAIRS - wins - losses))
+            assert stage.call in (Call.PASS, Call.REJECT)
+            assert stage.call is Call.REJECT or wins > losses
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), max_size=30))
+def test_ties_never_move_the_wealth(outcomes: list[int]) -> None:
+    assert wealth(outcomes) == pytest.approx(wealth([item for item in outcomes if item]))
+
+
+def test_fewer_successes_are_never_accepted() -> None:
+    assert gate([1] * 20, success_lead=-1).call is not Call.PASS
+    assert gate([1] * 20, success_lead=0).call is Call.PASS
+
+
+def test_the_gate_accepts_no_more_than_alpha_of_what_is_equal_however_often_it_looks() -> None:
+    rng = np.random.default_rng(SEED)
+    accepted, runs = 0, 2000
+    for _ in range(runs):
+        outcomes: list[int] = []
+        for item in rng.choice([-1, 0, 1], size=GATE_CAP, p=[0.4, 0.2, 0.4]):
+            outcomes.append(int(item))
+            stage = gate(outcomes, success_lead=1)
+            if stage.call is not Call.GO_ON:
+                accepted += stage.call is Call.PASS
+                break
+    print(f"seed {SEED}: {accepted} of {runs} equal candidates accepted")
+    assert accepted <= ALPHA * runs
+
+
+def test_the_gate_finds_large_gains_quickly() -> None:
+    rng = np.random.default_rng(SEED)
+    pairs, accepted = [], 0
+    for _ in range(300):
+        outcomes: list[int] = []
+        for item in rng.choice([-1, 0, 1], size=GATE_CAP, p=[0.1, 0.1, 0.8]):
+            outcomes.append(int(item))
+            stage = gate(outcomes, success_lead=1)
+            if stage.call is not Call.GO_ON:
+                break
+        accepted += stage.call is Call.PASS
+        pairs.append(len(outcomes))
+    print(f"seed {SEED}: {accepted} of 300 accepted, median {np.median(pairs):.0f} pairs")
+    assert accepted >= 270
+    assert np.median(pairs) <= 16
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(11, 12, 0.615, 0.998), (50, 50, 0.929, 1.0), (48, 50, 0.863, 0.995), (199, 200, 0.972, 1.0), (0, 10, 0.0, 0.308)],
+)
+def test_intervals_are_the_exact_ones(successes: int, trials: int, low: float, high: float) -> None:
+    assert interval(successes, trials) == pytest.approx((low, high), abs=1.2e-3)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_intervals_hold_the_rate_and_mirror(successes: int, failures: int) -> None:
+    low, high = interval(successes, successes + failures)
+    assert 0.0 <= low <= high <= 1.0
+    mirrored = interval(failures, successes + failures)
+    assert (1.0 - mirrored[1], 1.0 - mirrored[0]) == pytest.approx((low, high))
+
+
+def test_impossible_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 successes of 4"):
+        interval(5, 4)
+
+
+@pytest.mark.parametrize(
+    ("successes", "done", "hopeless"), [(46, 50, False), (0, 4, False), (0, 5, True), (41, 46, True)]
+)
+def test_a_target_is_hopeless_once_the_rest_cannot_reach_it(successes: int, done: int, hopeless: bool) -> None:
+    assert heldout_hopeless(successes, done, 46, 50) is hopeless

@@ -1,0 +1,339 @@
+"""Over a real loopback: what a station asks is answered after the commit, refused with a reason, or left open."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from coordinator.campaign import Attempt
+from coordinator.evolution.records import CandidateMade, HypothesisMade
+from coordinator.network import Network, NetworkError, Presence, Question, free_endpoint
+from coordinator.reception import Desk, Reception
+from coordinator.roster import Roster
+from coordinator.store import FILE, Store
+from edge.ledger import Ledger
+from edge.records import PROTOCOL, Lease, Outcome, Trial, decode, encode
+from edge.uplink.courier import Courier
+from edge.uplink.network import Coordinator, NoAnswer, Refused
+from edge.uplink.settings import Settings
+
+NOW_S = 1_700_000_000.0
+LONG_S = 30.0  # bound of a wait; nothing is measured by it
+BUNDLE = "b" * 64
+TRIAL = Trial(
+    edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle=BUNDLE,
+    start_id="dev-1", purpose="screen", seed=7, outcome=Outcome.SUCCESS, cause="", detail="done", progress=1.0,
+    measures={"coverage": 0.97}, achieved_start={}, reset_s=9.0, reset_tries=1, trial_s=20.0, policy_steps=600,
+    wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=NOW_S, ended_unix_s=NOW_S + 1.5, station_hash="5" * 64,
+    calibration_hash="6" * 64, software="s", recording="",
+)  # fmt: skip
+
+
+@dataclass
+class Wanted:
+    """A campaign of the simplest kind: a list of attempts, and what became of them."""
+
+    work: list[Attempt] = field(default_factory=list)
+    brought: list[Trial] = field(default_factory=list)
+    back: list[str] = field(default_factory=list)
+
+    def desk(self) -> Desk:
+        return Desk(
+            lambda edge, now: [self.work.pop(0)] if self.work else [],
+            lambda trial, now: self.brought.append(trial),
+            lambda name, now: self.back.append(name),
+        )
+
+
+@dataclass
+class Lab:
+    """A coordinator without a campaign, and one station's line to it."""
+
+    folder: Path
+    network: Network
+    store: Store
+    reception: Reception
+    roster: Roster
+    wanted: Wanted
+    line: Coordinator
+
+    def serve(self, until: Callable[[], bool], now_s: float = NOW_S) -> None:
+        """Serve until something has happened."""
+        deadline_s = time.monotonic() + LONG_S
+        while not until():
+            assert time.monotonic() < deadline_s, "it did not happen"
+            message = self.network.take(0.05)
+            if message is not None:
+                self.reception.handle(message, now_s)
+
+    def ask(self, key: str, payload: Any = b"", attachment: bytes | None = None, now_s: float = NOW_S) -> bytes:
+        """Ask as a station while the coordinator serves, and return its answer."""
+        answers: list[bytes | Exception] = []
+
+        def asking() -> None:
+            try:
+                answers.append(self.line.ask(key, payload, attachment, LONG_S))
+            except (NoAnswer, Refused) as error:
+                answers.append(error)
+
+        thread = threading.Thread(target=asking)
+        thread.start()
+        self.serve(lambda: bool(answers), now_s)
+        thread.join()
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    def lease(self, wants: Any, now_s: float = NOW_S, **values: Any) -> list[Lease]:
+        request = {
+            "protocol": PROTOCOL, "edge": "station-1", "epoch": "e1", "task": "push_t", "wants": wants,
+            "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s", "memory_mb": 300.0,
+        }  # fmt: skip
+        answer = self.ask("enpire/lease", msgpack.packb(request | values), now_s=now_s)
+        return [decode(Lease, item) for item in msgpack.unpackb(answer)]
+
+    def send(self, *trials: Trial) -> Any:
+        return msgpack.unpackb(self.ask("enpire/trials", msgpack.packb([encode(trial) for trial in trials])))
+
+
+@contextmanager
+def make_lab(folder: Path) -> Iterator[Lab]:
+    (folder / "recordings").mkdir()
+    with Store(folder / FILE) as store, Network(free_endpoint()) as network:
+        store.add_bundle({
+            "bundle": BUNDLE, "parent": None, "task": "push_t", "policy": "push_t", "params": {}, "manifest": {},
+            "archive": b"archive", "created_unix_s": NOW_S,
+        })  # fmt: skip
+        store.write([
+            HypothesisMade(1, "offline", "seed", "It works.", "It does not.", {}, NOW_S),
+            CandidateMade(1, 1, BUNDLE, None, "screen", NOW_S),
+        ])  # fmt: skip
+        roster, wanted = Roster([]), Wanted()
+        reception = Reception("push_t", store, roster, wanted.desk(), folder)
+        with Coordinator(network.endpoint, "station-1") as line:
+            lab = Lab(folder, network, store, reception, roster, wanted, line)
+            lab.serve(lambda: roster.view("station-1").here)
+            yield lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with make_lab(tmp_path) as made:
+        yield made
+
+
+def work(*names: str) -> list[Attempt]:
+    return [Attempt(name, 1, BUNDLE, "dev-1", {"x_m": 0.3}, 7, "screen", None) for name in names]
+
+
+def states(lab: Lab) -> dict[str, str]:
+    return dict(lab.store._db.execute("SELECT assignment_id, state FROM assignments").fetchall())
+
+
+def test_a_trial_is_acknowledged_once_it_is_kept_and_again_when_it_comes_again(lab: Lab) -> None:
+    for _ in range(2):
+        assert lab.send(TRIAL) == {"acked": [["station-1", "e1", 1]], "refused": []}
+    assert [trial.sequence for trial in lab.wanted.brought] == [1]
+
+
+def test_a_forged_trial_is_refused_by_name_and_the_campaign_never_hears_of_it(lab: Lab) -> None:
+    lab.send(TRIAL)
+    answer = lab.send(replace(TRIAL, detail="other"), replace(TRIAL, sequence=2))
+    assert answer["acked"] == [["station-1", "e1", 2]]
+    [(edge, epoch, sequence, reason)] = answer["refused"]
+    assert (edge, epoch, sequence) == ("station-1", "e1", 1)
+    assert reason
+    assert [trial.detail for trial in lab.wanted.brought] == ["done", "done"]
+
+
+def test_a_disk_that_takes_nothing_leaves_the_question_open(lab: Lab) -> None:
+    lab.store._db.execute("CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    answers: list[str] = []
+
+    def asking() -> None:
+        try:
+            lab.line.ask("enpire/trials", msgpack.packb([encode(TRIAL)]), timeout_s=LONG_S)
+            answers.append("answer")
+        except NoAnswer:
+            answers.append("none")
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    with pytest.raises(Exception, match="no room"):
+        lab.serve(lambda: False)
+    thread.join()
+    assert answers == ["none"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"noise", msgpack.packb({"a": 1}), msgpack.packb([1])])
+def test_a_payload_that_is_no_batch_is_refused_in_one_line(lab: Lab, payload: bytes) -> None:
+    with pytest.raises(Refused) as error:
+        lab.ask("enpire/trials", payload)
+    assert "\n" not in str(error.value)
+
+
+def test_work_is_handed_out_in_order_and_noted_before(lab: Lab) -> None:
+    lab.wanted.work = work("a1", "a2", "a3")
+    [lease] = lab.lease(2)
+    assert [item.assignment_id for item in lease.assignments] == ["a1", "a2"]
+    assert lease.expires_unix_s > NOW_S
+    assert states(lab) == {"a1": "leased", "a2": "leased"}
+    [(edge, memory_mb)] = lab.store._db.execute("SELECT edge, peak_memory_mb FROM stations").fetchall()
+    assert (edge, memory_mb) == ("station-1", 300.0)
+
+
+def test_nothing_is_handed_out_once_the_reception_is_closed(lab: Lab) -> None:
+    lab.wanted.work = work("a1")
+    lab.reception.closed = True
+    assert lab.lease(2) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"protocol": PROTOCOL + 1}, {"task": "knitting"}, {"wants": -1}, {"edge": "a/b"}, {"edge": 3}, {"more": 1},
+        {"wants": "two"}, {"memory_mb": float("nan")}, {"software": 1},
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_served_is_refused(lab: Lab, values: dict[str, Any]) -> None:
+    lab.wanted.work = work("a1")
+    with pytest.raises(Refused):
+        lab.lease(**({"wants": 2} | values))
+    assert len(lab.wanted.work) == 1
+
+
+def test_an_answer_that_got_lost_is_noticed_by_what_is_delivered_next(lab: Lab) -> None:
+    lab.wanted.work = work("lost", "a1", "a2")
+    lab.lease(1)
+    lab.lease(2)
+    lab.send(replace(TRIAL, assignment_id="a1"))
+    assert lab.wanted.back == ["lost"]
+    assert states(lab) == {"lost": "void", "a1": "done", "a2": "leased"}
+
+
+def test_a_new_ledger_knows_nothing_of_the_old_one_s_work(lab: Lab) -> None:
+    lab.wanted.work = work("a1", "a2")
+    lab.lease(1)
+    lab.lease(1, epoch="e2")
+    assert lab.wanted.back == ["a1"]
+    assert states(lab) == {"a1": "void", "a2": "leased"}
+
+
+def test_work_of_a_station_that_stays_away_goes_to_others(lab: Lab) -> None:
+    lab.wanted.work = work("a1")
+    lab.lease(1)
+    lab.line.close()
+    lab.serve(lambda: not lab.roster.view("station-1").here)
+    lab.reception.tend(NOW_S + 19.0)
+    assert lab.wanted.back == []
+    lab.reception.tend(NOW_S + 21.0)
+    assert lab.wanted.back == ["a1"]
+
+
+def test_a_lease_that_ended_long_ago_is_taken_back_and_a_late_trial_is_kept_all_the_same(lab: Lab) -> None:
+    lab.wanted.work = work("a1")
+    [lease] = lab.lease(1)
+    lab.reception.tend(lease.expires_unix_s)
+    assert lab.wanted.back == []
+    lab.reception.tend(lease.expires_unix_s + 3600.0)
+    assert lab.wanted.back == ["a1"]
+    assert lab.send(TRIAL)["acked"]
+    assert states(lab) == {"a1": "void"}
+
+
+def test_a_bundle_is_sent_by_name(lab: Lab) -> None:
+    assert lab.ask(f"enpire/bundle/{BUNDLE}") == b"archive"
+    with pytest.raises(Refused, match="no bundle"):
+        lab.ask(f"enpire/bundle/{'c' * 64}")
+
+
+def test_a_recording_is_kept_under_its_hash_and_only_where_a_trial_names_it(lab: Lab) -> None:
+    data = b"recording" * 1000
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"enpire/recording/{sha256}"
+    with pytest.raises(Refused, match="no trial"):
+        lab.ask(key, data, b"station-1")
+    lab.send(replace(TRIAL, recording=sha256, recording_bytes=len(data)))
+    with pytest.raises(Refused, match="hash"):
+        lab.ask(key, data[:-1], b"station-1")
+    for _ in range(2):
+        assert lab.ask(key, data, b"station-1") == b"ok"
+    [path] = (lab.folder / "recordings").iterdir()
+    assert (path.name, path.read_bytes()) == (f"{sha256}.mcap", data)
+    assert lab.store.recordings_missing() == 0
+
+
+def test_a_status_is_shown_and_noise_in_its_place_is_passed_over(lab: Lab) -> None:
+    status = {
+        "edge": "station-1", "state": "trial", "detail": "", "bundle": "", "start_id": "", "sequence": 4,
+        "station_time_s": 10.0, "wall_unix_s": NOW_S, "memory_mb": 310.0, "refusal": "",
+    }  # fmt: skip
+    view = lab.roster.view("station-1")
+    lab.line.publish_status(b"noise")
+    lab.line.publish_status(msgpack.packb(status))
+    lab.serve(lambda: view.state == "trial")
+    lab.line.publish_status(msgpack.packb(status | {"station_time_s": 40.0, "wall_unix_s": NOW_S + 2.0}))
+    lab.serve(lambda: len(view.clocks) == 2)
+    assert (view.speed, view.last_sequence, view.peak_memory_mb) == (15.0, 4, 310.0)
+
+
+def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "edge", "station-1", "push_t", lab.network.endpoint, (), "5" * 64, "6" * 64)
+    settings.folder.mkdir()
+    recording = settings.folder / "r.mcap"
+    recording.write_bytes(b"what happened")
+    sha256 = hashlib.sha256(b"what happened").hexdigest()
+    lab.wanted.work = work("a1")
+    [lease] = lab.lease(1)
+    with Ledger(settings.ledger_path, "station-1") as ledger:
+        ledger.add_lease(lease)
+        sequence = ledger.open_trial(lease.assignments[0], lease.lease_id, NOW_S)
+        trial = replace(TRIAL, epoch=ledger.epoch, sequence=sequence, recording=sha256, recording_bytes=13)
+        ledger.seal(trial, recording)
+
+    def carry() -> None:
+        with Ledger(settings.ledger_path, "station-1") as mine:
+            courier = Courier(settings, mine, lab.line, "s")
+            courier.send_trials()
+            courier.send_recording()
+
+    carrier = threading.Thread(target=carry)
+    carrier.start()
+    lab.serve(lambda: not carrier.is_alive())
+    assert [item.identity for item in lab.wanted.brought] == [trial.identity]
+    assert (tmp_path / "recordings" / f"{sha256}.mcap").read_bytes() == b"what happened"
+    with Ledger(settings.ledger_path, "station-1") as ledger:
+        assert (ledger.unacked(10), ledger.unsent_recordings(10)) == ([], [])
+
+
+def test_an_endpoint_that_is_taken_is_refused_in_one_line(lab: Lab) -> None:
+    with pytest.raises(NetworkError) as error:
+        Network(lab.network.endpoint)
+    assert "\n" not in str(error.value)
+
+
+def test_a_question_that_was_answered_takes_no_second_answer(lab: Lab) -> None:
+    questions: list[Question] = []
+
+    def asking() -> None:
+        assert lab.line.ask("enpire/lease", b"", timeout_s=LONG_S) == b"first"
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    while not questions:
+        message = lab.network.take(LONG_S)
+        if isinstance(message, Question):
+            questions.append(message)
+        assert not isinstance(message, Presence)
+    questions[0].answer(b"first")
+    questions[0].refuse("second")
+    thread.join()
