@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from coordinator.errors import CoordinatorError
 
 PR_SET_PDEATHSIG = 1
 CONFIGURATION_REFUSED = 2
+POLL_S = 0.05
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
 STEADY_S = 30.0  # a station that ran for longer than this is started again at once
@@ -44,23 +46,42 @@ class _Member:
     started_s: float = 0.0
     start_at_s: float = 0.0
     quick_ends: int = 0
-    refused: bool = False
+    refused: str = ""  # what it said
 
 
-def begin_check() -> subprocess.Popen[str]:
-    """Start the check that emulated stations can run on this machine; `end_check` waits for it."""
-    return subprocess.Popen([*EDGE, "check"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def checking() -> Iterator[subprocess.Popen[str]]:
+    """Check meanwhile that emulated stations can run on this machine; `end_check` says whether they can."""
+    check = subprocess.Popen(
+        [*EDGE, "check"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_bind_to(os.getpid()),
+    )
+    try:
+        yield check
+    finally:
+        if check.poll() is None:
+            _kill_session(check.pid)
+        check.communicate()
 
 
-def end_check(check: subprocess.Popen[str]) -> None:
-    """Wait for the check.
+def end_check(check: subprocess.Popen[str], give_up: Callable[[], bool]) -> None:
+    """Wait for the check, or until `give_up`.
 
     Raises:
-        FleetError: they cannot; the message is what the check said.
+        FleetError: stations cannot run here; the message is what the check said.
     """
-    _, said = check.communicate()
+    while check.poll() is None:
+        if give_up():
+            return
+        time.sleep(POLL_S)
     if check.returncode != 0:
-        raise FleetError(_last_line(said) or f"enpire-edge check ended with exit code {check.returncode}")
+        assert check.stderr is not None
+        raise FleetError(_last_line(check.stderr.read()) or f"enpire-edge check ended with {check.returncode}")
 
 
 def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, public_key: bytes) -> list[str]:
@@ -104,9 +125,19 @@ class Fleet:
         return happened
 
     @property
+    def names(self) -> list[str]:
+        """The stations by name."""
+        return [member.name for member in self._members]
+
+    @property
     def hopeless(self) -> bool:
         """Whether every station has refused to run."""
         return all(member.refused for member in self._members)
+
+    @property
+    def last_refusal(self) -> str:
+        """What a station said when it refused."""
+        return next((member.refused for member in self._members if member.refused), "")
 
     @property
     def running(self) -> bool:
@@ -130,7 +161,6 @@ class Fleet:
                 _kill_session(member.session)
 
     def _start(self, member: _Member) -> None:
-        coordinator = os.getpid()
         command = [*EDGE, "run", str(member.folder), "--pace", str(self._pace)]
         try:
             with open(member.folder / "log.txt", "ab") as log:
@@ -140,7 +170,7 @@ class Fleet:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=lambda: _bind_to(coordinator),
+                    preexec_fn=_bind_to(os.getpid()),
                 )
         except OSError as error:
             raise FleetError(f"cannot start {member.name}: {error.strerror}") from error
@@ -154,8 +184,8 @@ class Fleet:
         # A station that was killed may leave processes that still hold its ledger.
         _kill_session(member.session)
         if code == CONFIGURATION_REFUSED:
-            member.refused = True
-            return f"refused to run: {_last_line(_read(member.folder / 'log.txt'))}"
+            member.refused = _last_line(_read(member.folder / "log.txt")) or "without a word"
+            return f"refused to run: {member.refused}"
         steady = time.monotonic() - member.started_s > STEADY_S
         member.quick_ends = 1 if steady else member.quick_ends + 1
         wait_s = min(FIRST_WAIT_S * 2.0 ** (member.quick_ends - 1), LONGEST_WAIT_S)
@@ -164,11 +194,15 @@ class Fleet:
         return f"ended with {how}; starting it again in {wait_s:.1f} s"
 
 
-def _bind_to(coordinator: int) -> None:
-    """In the child: be told to stop when the coordinator dies."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != coordinator:  # it went before the line above
-        os._exit(1)
+def _bind_to(coordinator: int) -> Callable[[], None]:
+    """Return what a child does first: ask the kernel to be told to stop when the coordinator dies."""
+
+    def bind() -> None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != coordinator:  # it went before the line above
+            os._exit(1)
+
+    return bind
 
 
 def _kill_session(session: int) -> None:

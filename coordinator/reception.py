@@ -20,7 +20,7 @@ from coordinator.ingest import SHA256, BatchRefused, read_batch
 from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
 from coordinator.recordings import RecordingRefused
-from coordinator.roster import Roster
+from coordinator.roster import MOST_FAILED_RESETS, Roster
 from coordinator.store import Ingested, Store
 from edge.records import Trial, encode
 
@@ -91,7 +91,8 @@ class Reception:
     def _lease(self, question: Question, now_unix_s: float) -> None:
         request = read_request(question.payload, self._task)
         self._register(request, now_unix_s)
-        work = [] if self.closed else self._work(request, now_unix_s)
+        resting = now_unix_s < self._roster.view(request.edge).resting_until_unix_s
+        work = [] if self.closed or resting else self._work(request, now_unix_s)
         if not work:
             question.answer(msgpack.packb([]))
             return
@@ -138,9 +139,18 @@ class Reception:
             self._report_refusal(item, now_unix_s)
         trials = [item.trial for item in ingested if item.kept == "new" and item.trial is not None]
         for trial in trials:
-            self._roster.delivered(trial)
+            self._roster.delivered(trial, now_unix_s)
+            self._report_failed_resets(trial, now_unix_s)
             self._desk.brought(trial, now_unix_s)
         self._take_back(self._leases.settle(trials), now_unix_s)
+
+    def _report_failed_resets(self, trial: Trial, now_unix_s: float) -> None:
+        if self._roster.view(trial.edge).failed_resets == MOST_FAILED_RESETS:
+            text = (
+                f"{MOST_FAILED_RESETS} resets in a row failed ({trial.detail}); it gets little work until one succeeds"
+            )
+            LOG.warning("%s: %s", trial.edge, text)
+            self._store.note("error", text, trial.edge, now_unix_s)
 
     def _report_refusal(self, item: Ingested, now_unix_s: float) -> None:
         named = "a trial without a name" if item.identity is None else "trial {} {} {}".format(*item.identity)

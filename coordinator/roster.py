@@ -11,6 +11,9 @@ import msgpack
 from edge.records import Outcome, Trial
 
 SPEED_SAMPLES = 20  # statuses, half a second apart
+RATE_OVER_S = 60.0
+MOST_FAILED_RESETS = 3  # trials in a row; a station that cannot reset its scene only uses up numbers and disk
+REST_S = 30.0
 
 
 @dataclass
@@ -29,6 +32,8 @@ class StationView:
     trials: int = 0
     successes: int = 0
     invalid: int = 0
+    failed_resets: int = 0  # in a row
+    resting_until_unix_s: float = 0.0  # it gets no work before then
     clocks: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SPEED_SAMPLES))
 
     @property
@@ -45,6 +50,8 @@ class Roster:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._views = {name: StationView(name) for name in names}
+        self._delivered_unix_s: deque[float] = deque()
+        self.delivered_count = 0
 
     @property
     def stations(self) -> list[StationView]:
@@ -92,11 +99,23 @@ class Roster:
         view.memory_mb = memory_mb
         view.peak_memory_mb = max(view.peak_memory_mb, memory_mb)
 
-    def delivered(self, trial: Trial) -> None:
+    def delivered(self, trial: Trial, now_unix_s: float) -> None:
         """Count a trial that was kept."""
+        self.delivered_count += 1
+        self._delivered_unix_s.append(now_unix_s)
         view = self.view(trial.edge)
+        view.failed_resets = view.failed_resets + 1 if trial.cause == "reset" else 0
+        if view.failed_resets >= MOST_FAILED_RESETS:
+            view.resting_until_unix_s = now_unix_s + REST_S
         if trial.outcome is Outcome.INVALID:
             view.invalid += 1
         else:
             view.trials += 1
             view.successes += trial.outcome is Outcome.SUCCESS
+
+    def per_minute(self, now_unix_s: float, since_unix_s: float) -> float:
+        """Return how many trials came per minute, over the last minute or since `since_unix_s` where that is less."""
+        from_unix_s = max(now_unix_s - RATE_OVER_S, since_unix_s)
+        while self._delivered_unix_s and self._delivered_unix_s[0] < from_unix_s:
+            self._delivered_unix_s.popleft()
+        return 60.0 * len(self._delivered_unix_s) / max(now_unix_s - from_unix_s, 1.0)

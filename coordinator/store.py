@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -73,7 +73,9 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and close it."""
+        """Fold the write-ahead log into the file and close it, so that a finished run is one file."""
+        with suppress(sqlite3.OperationalError):  # somebody reads it; then the log stays beside it
+            self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
     # -- trials -------------------------------------------------------------------------------------------------------

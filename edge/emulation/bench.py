@@ -14,10 +14,11 @@ from edge.arm import Payload
 from edge.control.loop import ControlLoop
 from edge.emulation.world import World
 from edge.messages import CONTROL_HZ, ArmState, Setpoint
-from edge.perception.tee import Image, find_tee
+from edge.perception.tee import Image, find_blob, find_tee
 from edge.station import Station
 from policies.interface import POLICY_HZ, Scene, SceneObject
 
+BLOB_SIGMAS = (0.02, 0.3)  # metres and radians: enough to push it over, not to judge it
 TICKS_PER_PERIOD = round(CONTROL_HZ / POLICY_HZ)
 
 
@@ -65,6 +66,8 @@ class EmulatedBench:
         objects: tuple[SceneObject, ...] = ()
         if fit.found:
             objects = (SceneObject("tee", fit.x_m, fit.y_m, fit.yaw_rad, fit.sigma_m, fit.sigma_rad),)
+        elif (blob := find_blob(picture, self._camera)) is not None:
+            objects = (SceneObject("blue thing", blob.x_m, blob.y_m, blob.yaw_rad, *BLOB_SIGMAS),)
         return picture, Scene(self.now_s, objects)
 
     @property

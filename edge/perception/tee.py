@@ -27,6 +27,7 @@ SAMPLES_PER_EDGE = 24
 AREA_TOLERANCE = 0.15  # a finger over the T already hides more
 MINIMUM_BORDERS = 0.8  # share of the outline's samples that must find a border
 MAXIMUM_RESIDUAL_PX = 0.6
+SMALLEST_BLOB_PX = 300
 SEARCH_PX = (14.0, 6.0, 3.0, 2.0, 2.0)  # how far along the normals each round looks
 
 
@@ -153,6 +154,29 @@ def find_tee(image: Image, camera: CameraCalibration) -> TeeFit:
     if guess is None:
         return TeeFit(found=False, why_not=why_not)
     return _fit(share, guess, camera)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Something of the T's colour that is not a T lying flat: where it is and along which line it extends."""
+
+    x_m: float
+    y_m: float
+    yaw_rad: float
+
+
+def find_blob(image: Image, camera: CameraCalibration) -> Blob | None:
+    """Return the blue thing in the picture, as if it lay on the table; None where there is hardly any blue."""
+    share = np.empty(image.shape[:2], dtype=np.float32)
+    _blue_share(image, share)
+    moments = cv2.moments((np.asarray(cv2.blur(share, (3, 3))) > BLUE_SHARE).astype(np.uint8), binaryImage=True)
+    if moments["m00"] < SMALLEST_BLOB_PX:
+        return None
+    u, v = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+    axis = 0.5 * np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"])
+    here = camera.ray_to_plane((u, v), HEIGHT_M)
+    ahead = camera.ray_to_plane((u + 20 * np.cos(axis), v + 20 * np.sin(axis)), HEIGHT_M)
+    return Blob(float(here[0]), float(here[1]), float(np.arctan2(ahead[1] - here[1], ahead[0] - here[0])))
 
 
 def _guess(share: NDArray[np.float32], camera: CameraCalibration) -> tuple[Array | None, str]:

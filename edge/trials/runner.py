@@ -29,6 +29,8 @@ RESET_TRIES = 3
 RESET_LIMIT_S = 90.0
 VERIFY_LIMIT_S = 30.0
 TRIAL_ROOM_MB = 64.0
+UNREADY_BEFORE_HELP = 2  # trials in a row
+HELP_PAUSE_S = 10.0
 
 Say = Callable[[str, str, Assignment | None, int], None]  # state, detail, assignment, sequence
 
@@ -73,6 +75,7 @@ def work(rig: Rig, wait: Callable[[], None]) -> None:
     )
     for trial in recovered:
         LOG.warning("trial %d was cut short by a crash and is sealed as invalid", trial.sequence)
+    unready = 0
     while not rig.stop_asked():
         try:
             room(rig.station.folder, TRIAL_ROOM_MB)
@@ -85,7 +88,21 @@ def work(rig: Rig, wait: Callable[[], None]) -> None:
             rig.say("waiting", "no work leased", None, 0)
             wait()
             continue
-        run_trial(rig, *found)
+        trial = run_trial(rig, *found)
+        unready = unready + 1 if trial.cause == "reset" else 0
+        if unready >= UNREADY_BEFORE_HELP:
+            _wait_for_help(rig, wait, trial)
+
+
+def _wait_for_help(rig: Rig, wait: Callable[[], None], trial: Trial) -> None:
+    """Let some time pass before the next try: a scene that cannot be reset must not burn through leased work."""
+    LOG.error(
+        "the scene cannot be reset (%s): put it right by hand; trying again in %.0f s", trial.detail, HELP_PAUSE_S
+    )
+    until_s = time.monotonic() + HELP_PAUSE_S
+    while not rig.stop_asked() and time.monotonic() < until_s:
+        rig.say("fault", f"the scene cannot be reset: put it right by hand ({trial.detail})", None, 0)
+        wait()
 
 
 def run_trial(rig: Rig, assignment: Assignment, lease_id: str) -> Trial:

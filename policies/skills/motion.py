@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from policies.interface import POLICY_HZ, Array, Observation, Robot, ToolTarget
+from policies.interface import POLICY_HZ, Array, Observation, OutOfReach, Robot, ToolTarget
 
 OFFSET_LIMIT_M = np.array([0.010, 0.010, 0.006])  # more is not friction: something holds the tool
 SLOW_M_S = 0.004
@@ -73,7 +73,11 @@ class Mover:
     def _send(self, target_m: Array) -> None:
         before = self.sent_m
         self.sent_m = target_m
-        self.seen = self.robot.step(ToolTarget(target_m + self.offset_m))
+        try:
+            self.seen = self.robot.step(ToolTarget(target_m + self.offset_m))
+        except OutOfReach:  # at the edge of the workspace the correction gives way
+            self.offset_m = np.zeros(3)
+            self.seen = self.robot.step(ToolTarget(target_m))
         if self.encoder_gain > 0.0 and np.linalg.norm(target_m - before) * POLICY_HZ <= LEARN_BELOW_M_S:
             # The arm follows about half a period late.
             missed = self.encoder_gain * ((target_m + before) / 2 - self.seen.tool_position_m)

@@ -197,6 +197,19 @@ def test_nothing_is_handed_out_once_the_reception_is_closed(lab: Lab) -> None:
     assert lab.lease(2) == []
 
 
+def test_a_station_that_cannot_reset_its_scene_rests_and_is_tried_again(lab: Lab) -> None:
+    lab.wanted.work = work("a1", "a2")
+    failed = replace(TRIAL, outcome=Outcome.INVALID, cause="reset", detail="the T is gone")
+    lab.send(*[replace(failed, sequence=number) for number in (1, 2, 3)])
+    assert lab.lease(1) == []
+    [(text,)] = lab.store._db.execute("SELECT text FROM events WHERE level = 'error'").fetchall()
+    assert "the T is gone" in text
+    [lease] = lab.lease(1, now_s=NOW_S + 31.0)
+    assert [item.assignment_id for item in lease.assignments] == ["a1"]
+    lab.send(replace(TRIAL, sequence=4))
+    assert lab.roster.view("station-1").failed_resets == 0
+
+
 @pytest.mark.parametrize(
     "values",
     [

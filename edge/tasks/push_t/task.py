@@ -29,6 +29,8 @@ RESET_SPEED_M_S, RESET_TRAVEL_M_S = 0.10, 0.50
 ENCODER_GAIN = 0.2
 STICK_HEIGHT_M = 0.012
 TRAVEL_HEIGHT_M = 0.05
+NOT_FLAT = "blue thing"  # of the T's colour, and no T lying flat
+KNOCK_RUN_M, KNOCK_HEIGHT_M = 0.06, 0.045
 CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 # A class names what an attempt lacked, so that ideas can be matched to it.
 FAR_M, ROTATED_RAD = 0.015, 0.15
@@ -70,7 +72,9 @@ class PushT:
             _clear_view(mover)
             seen = _look(robot, 1)
             if seen is None:
-                return
+                if not _knock_over(mover):
+                    return
+                continue
             away_m, turned_rad = _errors(seen.pose, target)
             if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
                 return
@@ -87,8 +91,10 @@ class PushT:
         """Step out of view, look several times, and judge by coverage of the goal."""
         _clear_view(Mover(robot, ENCODER_GAIN))
         seen = _look(robot, VERDICT_LOOKS)
+        if seen is None and robot.scene().find(NOT_FLAT) is not None:
+            return Verdict(Outcome.FAILURE, 0.0, "tipped", "the T does not lie flat in view")
         if seen is None:
-            return Verdict(Outcome.INVALID, 0.0, "unseen", "the camera does not see the whole T")
+            return Verdict(Outcome.INVALID, 0.0, "unseen", "the camera does not see the T")
         return judge(seen.pose)
 
 
@@ -129,6 +135,30 @@ def _look(robot: Robot, looks: int) -> Seen | None:
     return Seen(
         (float(np.mean([t.x_m for t in found])), float(np.mean([t.y_m for t in found])), float(yaw)), len(found)
     )
+
+
+def _knock_over(mover: Mover) -> bool:
+    """Push a T that stands on an edge over, across the line along which it stands; return whether there was one.
+
+    Pushed higher than half its thickness over the friction, a standing block tips instead of sliding.
+    """
+    standing = mover.robot.scene().find(NOT_FLAT)
+    if standing is None:
+        return False
+    centre = np.array([standing.x_m, standing.y_m])
+    across = np.array([-np.sin(standing.yaw_rad), np.cos(standing.yaw_rad)])
+    lines = [(centre - side * KNOCK_RUN_M * across, centre + side * KNOCK_RUN_M * across) for side in (1, -1)]
+    low, high = OPTIONS.ring_m
+    usable = [line for line in lines if low <= np.linalg.norm(line[0]) <= high]
+    if not usable:
+        return False
+    # Towards the base where there is a choice: nothing is pushed out of reach.
+    start, end = min(usable, key=lambda line: float(np.linalg.norm(line[1])))
+    end = end * min(1.0, high / float(np.linalg.norm(end)))
+    mover.line(_at(start, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
+    mover.line(_at(start, KNOCK_HEIGHT_M), RESET_TRAVEL_M_S, GENTLE_M_S2)
+    mover.line(_at(end, KNOCK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
+    return True
 
 
 def _clear_view(mover: Mover) -> None:

@@ -1,0 +1,106 @@
+"""`enpire-coord`: what a person types at the coordinator."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.errors import CoordinatorError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Run campaigns on a fleet of stations and read what came out.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+FAILED = 1
+REFUSED = 2
+INTERRUPTED = 130
+
+
+@app.callback()
+def enpire_coord() -> None:
+    """Run campaigns on a fleet of stations and read what came out."""
+
+
+@app.command()
+def demo(
+    edges: Annotated[int, typer.Option(min=1, max=64, help="how many stations to emulate")] = 4,
+    task: Annotated[str, typer.Option(help="what they shall learn")] = "push_t",
+    seed: Annotated[int, typer.Option(min=0, help="draws the benches' hidden deviations and the campaign")] = 1,
+    budget_minutes: Annotated[float, typer.Option(min=0.05, help="wall time after which it ends in any case")] = 8.0,
+    pace: Annotated[float, typer.Option(min=0.0, help="emulated time over real time; 0 is as fast as it goes")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,
+    runs: Annotated[Path, typer.Option(help="where the folder of the run is made")] = Path("runs"),
+) -> None:
+    """Take a fleet of emulated arms from failing to succeeding, and sum up.
+
+    Everything runs on this machine; Ctrl-C ends it in order and leaves a run that can be read.
+
+    Examples:
+
+      enpire-coord demo
+
+      enpire-coord demo --edges 2 --seed 7 --budget-minutes 2 --json
+    """
+    from coordinator.conduct import INTERRUPTED as WAS_INTERRUPTED
+    from coordinator.demo import DemoInterrupted, DemoRefused, Plan, run_demo
+    from coordinator.display import Display
+    from coordinator.farewell import print_farewell
+    from coordinator.fleet import FleetError
+
+    plan = Plan(edges, task, seed, budget_minutes, pace, runs, time.time() - _age_s())
+    try:
+        with Display(Console(stderr=True)) as display:
+            summary = run_demo(plan, display)
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        codes = {DemoInterrupted: INTERRUPTED, DemoRefused: REFUSED, FleetError: REFUSED}
+        raise typer.Exit(codes.get(type(error), FAILED)) from None
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        print_farewell(Console(), summary)
+    raise typer.Exit(INTERRUPTED if summary["ended_why"] == WAS_INTERRUPTED else 0)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a run")],
+) -> None:
+    """Write the report of a run anew and print where it is.
+
+    Example: enpire-coord report runs/2026-11-01-120000-seed1
+    """
+    from coordinator.report.run import ReportError
+    from coordinator.report.write import write_report
+
+    try:
+        print(write_report(run_dir))
+    except (ReportError, OSError) as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
+
+
+def _age_s() -> float:
+    """Return how long ago this process was started: field 22 of /proc/self/stat, in clock ticks since the boot."""
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started_s = int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - started_s
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Conducts a campaign: serves the stations until the target, the budget or an interruption, then ends in order.
+
+At the end no more work is handed out; the last recordings come in, the stations end their trials and send them, and
+whatever has not ended by then is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.campaign import Attempt, Campaign
+from coordinator.display import Display, View
+from coordinator.fleet import Fleet, FleetError
+from coordinator.network import Network
+from coordinator.reception import Desk, Reception
+from coordinator.roster import Roster
+from coordinator.store import Store
+from edge.records import Trial
+
+LOG = logging.getLogger("coordinator.conduct")
+TURN_S = 0.1
+MOST_AT_ONCE = 64  # messages between two looks at the clock
+TEND_PERIOD_S = 1.0
+SHOW_PERIOD_S = 0.5
+RECORDINGS_GRACE_S = 5.0  # for the last recordings, so that the report can show them
+STOP_GRACE_S = 10.0  # for stations to end their trials and send them
+REACHED, BUDGET, INTERRUPTED = "the target was reached", "the budget was used up", "it was interrupted"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a campaign ends."""
+
+    title: str
+    target: int
+    budget_s: float
+    interruptions: Callable[[], int]  # how often the user asked to stop: once is in order, twice is now
+
+
+class Conductor:
+    """Everything that a running campaign consists of."""
+
+    def __init__(
+        self, task: str, folder: Path, campaign: Campaign, store: Store, network: Network, fleet: Fleet,
+        display: Display, limits: Limits,
+    ) -> None:  # fmt: skip
+        self.roster = Roster(fleet.names)
+        desk = Desk(self._next_work, self._brought, self._taken_back)
+        self._reception = Reception(task, store, self.roster, desk, folder)
+        self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
+        self._display, self._limits = display, limits
+        self._started_unix_s = time.time()
+        self._tend_at_s = 0.0
+        self._show_at_s = 0.0
+
+    def go(self) -> str:
+        """Run the campaign and return why it ended; no station runs afterwards.
+
+        Raises:
+            CoordinatorError: something failed here; the stations keep what they had not delivered.
+        """
+        try:
+            self._keep_events(time.time())
+            self._fleet.start()
+            while not (why := self._over()):
+                self._turn()
+            self._end()
+            return why
+        finally:
+            self._fleet.kill()
+            self._display.stop()
+
+    # -- what the reception asks --------------------------------------------------------------------------------------
+
+    def _next_work(self, edge: str, now_unix_s: float) -> Sequence[Attempt]:
+        work = self._campaign.next_work(edge, now_unix_s)
+        self._keep_events(now_unix_s)
+        return () if work is None else work.attempts
+
+    def _brought(self, trial: Trial, now_unix_s: float) -> None:
+        self._campaign.record(trial, now_unix_s)
+        self._keep_events(now_unix_s)
+
+    def _taken_back(self, assignment_id: str, now_unix_s: float) -> None:
+        self._campaign.expire(assignment_id, now_unix_s)
+        self._keep_events(now_unix_s)
+
+    def _keep_events(self, now_unix_s: float) -> None:
+        events = self._campaign.drain()
+        if events:
+            self._store.write(events)
+            self._display.tell(events, now_unix_s - self._started_unix_s)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _over(self) -> str:
+        if self._campaign.finished:
+            return REACHED
+        if self._limits.interruptions():
+            return INTERRUPTED
+        return BUDGET if time.time() - self._started_unix_s >= self._limits.budget_s else ""
+
+    def _turn(self) -> None:
+        self._serve()
+        now_s = time.monotonic()
+        if now_s >= self._tend_at_s:
+            self._tend_at_s = now_s + TEND_PERIOD_S
+            self._reception.tend(time.time())
+            self._tend_fleet()
+        self._show()
+
+    def _show(self) -> None:
+        if time.monotonic() >= self._show_at_s:
+            self._show_at_s = time.monotonic() + SHOW_PERIOD_S
+            self._display.show(self._view(time.time()))
+
+    def _serve(self) -> None:
+        """Answer what has come, waiting a moment for the first."""
+        message = self._network.take(TURN_S)
+        for _ in range(MOST_AT_ONCE):
+            if message is None:
+                return
+            self._reception.handle(message, time.time())
+            message = self._network.take(0.0)
+        if message is not None:
+            self._reception.handle(message, time.time())
+
+    def _tend_fleet(self) -> None:
+        for edge, sentence in self._fleet.tend():
+            LOG.warning("%s %s", edge, sentence)
+            self._store.note("warning", sentence, edge, time.time())
+            self._display.say(f"{edge} {sentence}", "yellow")
+        if self._fleet.hopeless:
+            raise FleetError(f"every station refused to run: {self._fleet.last_refusal}")
+
+    def _end(self) -> None:
+        self._reception.closed = True
+        self._display.say("ending: stations finish what they are doing and send it")
+        self._serve_while(lambda: self._store.recordings_missing() > 0, RECORDINGS_GRACE_S)
+        self._fleet.ask_stop()
+        self._serve_while(lambda: self._fleet.running, STOP_GRACE_S)
+        self._serve()
+
+    def _serve_while(self, wanted: Callable[[], bool], at_most_s: float) -> None:
+        deadline_s = time.monotonic() + at_most_s
+        while wanted() and time.monotonic() < deadline_s and self._limits.interruptions() < 2:
+            self._serve()
+            self._show()
+
+    def _view(self, now_unix_s: float) -> View:
+        return View(
+            title=self._limits.title,
+            elapsed_s=now_unix_s - self._started_unix_s,
+            budget_s=self._limits.budget_s,
+            trials=self.roster.delivered_count,
+            per_minute=self.roster.per_minute(now_unix_s, self._started_unix_s),
+            target=self._limits.target,
+            snapshot=self._campaign.snapshot(),
+            stations=self.roster.stations,
+        )

@@ -1,0 +1,103 @@
+"""Tells a person what came out of a run, from the same figures that summary.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+Figures = Mapping[str, Any]
+
+
+def print_farewell(console: Console, summary: Figures) -> None:
+    """Print a dozen lines: from what to what, at what price, by which ideas, and where to read more."""
+    console.print()
+    for line in _lines(summary):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _lines(summary: Figures) -> Iterator[Text]:
+    yield Text(_headline(summary), "bold green" if summary["target"] and summary["target"]["reached"] else "bold")
+    if summary["from"] and summary["to"]:
+        yield _row("from", _claim(summary["from"]))
+        yield _row("to", _claim(summary["to"]))
+    trials = summary["trials"]
+    yield _row(
+        "in",
+        f"{trials['total']} trials, {summary['station_minutes']:.0f} station-minutes,"
+        f" {summary['wall_minutes']:.1f} minutes of wall time; stations ran at {summary['speed']:.1f} x real time",
+    )
+    mru = summary["mru"]
+    yield _row(
+        "robots",
+        f"in a trial {_percent(mru['any_experiment'])} of the time, in a useful one {_percent(mru['useful'])},"
+        f" in one for an agent's candidate {_percent(mru['agents'])}; resetting {_percent(summary['reset_share'])}",
+    )
+    if summary["reset"]:
+        reset = summary["reset"]
+        ready = _count(reset["ready_at_first_try"])
+        yield _row("resets", f"ready at first try {ready}, median {reset['median_station_s']:.1f} s of station time")
+    yield _row("started", _started(summary))
+    yield _row("memory", _memory(summary["memory"]))
+    yield _row("trials", _integrity(summary))
+    ideas = summary["ideas"]
+    yield _row("ideas", f"{ideas['tried']} tried, {ideas['accept']} accepted, {ideas['reject']} rejected")
+    for idea in summary["accepted"]:
+        gain = f"{idea['gain_points']:+.0f} points after {idea['minute']:.1f} min"
+        yield Text.assemble("            ", (f"{gain:>24}", "green"), f"  {idea['sentence']}")
+    yield _row("report", str(Path(summary["folder"]) / summary["files"]["report"]))
+
+
+def _headline(summary: Figures) -> str:
+    task, why = summary["task"] or "run", summary["ended_why"] or "it was cut short"
+    return f"{task} on {summary['stations']} stations, seed {summary['seed']}: {why}"
+
+
+def _claim(claim: Figures) -> str:
+    return f"{_count(claim)} on {claim['starts']} starts, policy {claim['policy'][:12]}"
+
+
+def _count(count: Figures) -> str:
+    if not count["trials"]:
+        return "no trials"
+    interval = f"95 % interval {count['low_percent']:.0f}–{count['high_percent']:.0f} %"
+    return f"{count['successes']}/{count['trials']} = {count['percent']:.0f} % ({interval})"
+
+
+def _started(summary: Figures) -> str:
+    words = [
+        (summary["first_trial_s"], "{:.1f} s to the first finished trial"),
+        (summary["minutes_to_first_accept"], "{:.1f} min to the first accepted idea"),
+        (summary["minutes_to_target"], "{:.1f} min to the target"),
+    ]
+    return ", ".join(text.format(value) for value, text in words if value is not None) or "no trial was finished"
+
+
+def _memory(memory: Figures) -> str:
+    peak = max(memory["stations_peak_mb"].values(), default=0.0)
+    return f"at most {peak:.0f} MB a station, coordinator {memory['coordinator_peak_mb']:.0f} MB"
+
+
+def _integrity(summary: Figures) -> str:
+    integrity = summary["integrity"]
+    words = [f"{integrity['lost']} lost", f"{integrity['doubled']} doubled"]
+    for name, text in (
+        ("invented", "that nobody asked for"),
+        ("quarantined", "in quarantine"),
+        ("at_stations", "still at a station"),
+    ):
+        if integrity[name]:
+            words.append(f"{integrity[name]} {text}")
+    invalid = [f"{count} {cause}" for cause, count in sorted(summary["trials"]["invalid_by_cause"].items())]
+    return ", ".join(words) + (f"; invalid: {', '.join(invalid)}" if invalid else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f} %"
+
+
+def _row(name: str, text: str) -> Text:
+    return Text.assemble((f"  {name:<9} ", "bold"), text)
