@@ -32,8 +32,6 @@ PARAMS = {
     "most_pushes": 25.0,
     "push_speed_m_s": 0.08,
     "travel_speed_m_s": 0.6,
-    "patience_s": 0.15,
-    "good_enough_m": 0.0013,
 }
 
 

@@ -13,7 +13,6 @@ from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -165,7 +164,7 @@ def _stations(stations: Sequence[StationView]) -> Table:
         table.add_column(name, justify="right")
     for item in stations:
         table.add_row(
-            item.edge,
+            Text(item.edge),
             _now(item),
             str(item.trials),
             str(item.successes),
@@ -176,14 +175,15 @@ def _stations(stations: Sequence[StationView]) -> Table:
     return table
 
 
-def _now(station: StationView) -> str:
+def _now(station: StationView) -> Text:
+    """Return what a station does; what it says itself is shown as it is, never read as markup."""
     if not station.here:
-        return "[yellow]away[/]" if station.clocks else "[bright_black]starting[/]"
-    if station.state == "fault" or station.refusal:
-        return f"[red]{escape(station.detail or station.refusal)[:60]}[/]"
+        return Text("away", "yellow") if station.clocks else Text("starting", "bright_black")
     if station.failed_resets >= MOST_FAILED_RESETS:
-        return f"[red]{station.failed_resets} resets failed; look at its bench[/]"
-    return f"{station.state} {station.last_sequence}" if station.state in ("trial", "reset") else station.state
+        return Text(f"{station.failed_resets} resets failed; look at its bench", "red")
+    if station.state == "fault" or station.refusal:
+        return Text((station.detail or station.refusal)[:60], "red")
+    return Text(f"{station.state} {station.last_sequence}" if station.state in ("trial", "reset") else station.state)
 
 
 def _plain(view: View) -> str:

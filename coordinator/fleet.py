@@ -92,7 +92,7 @@ def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str,
     """
     options = ["--count", count, "--seed", seed, "--task", task, "--connect", endpoint, "--trust", public_key.hex()]
     command = [*EDGE, "make-stations", str(folder), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode != 0:
         raise FleetError(_last_line(done.stderr) or f"enpire-edge make-stations ended with {done.returncode}")
     names: list[str] = json.loads(done.stdout)

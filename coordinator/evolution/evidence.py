@@ -26,7 +26,12 @@ BETS = (0.15, 0.3, 0.5, 0.7)
 GATE_CAP = 80
 LOSING_TAIL = 0.15
 LOSING_AFTER = 4
-DULL = ((10, 0), (24, 2), (40, 4))  # after so many pairs a lead of no more than that is not worth the robots' time
+DULL = (
+    (8, 0),
+    (16, 1),
+    (24, 3),
+    (40, 5),
+)  # after so many pairs a lead of no more than that is not worth the robots' time
 
 
 class Call(StrEnum):

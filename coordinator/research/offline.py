@@ -19,7 +19,7 @@ from policies.interface import Value
 from policies.space import Idea, Parameter, PolicySpace
 
 # Accepted and refused attempts that each kind starts with: ideas are written because somebody believes in them.
-PRIORS = {"switch": (3.0, 1.0), "parameter": (2.0, 2.0), "combine": (1.0, 3.0), "sobol": (1.0, 6.0)}
+PRIORS = {"switch": (4.0, 1.0), "parameter": (3.0, 2.0), "combine": (1.0, 3.0), "sobol": (1.0, 9.0)}
 LOG_STEPS = (2.5, 1.6)
 LINEAR_STEPS = (0.35, 0.15)  # of the range
 HELP_WEIGHT = 4.0
@@ -132,7 +132,7 @@ class OfflineResearcher:
         total = sum(context.failures.values())
         helped = sum(count for name, count in context.failures.items() if name in item.helps)
         tries = sum(item.name in tried.changes for tried in context.tried)
-        return (1.0 + HELP_WEIGHT * (helped / total if total else 0.0)) / (1.0 + tries)
+        return (1.0 + HELP_WEIGHT * (helped / total if total else 0.0)) / (1.0 + tries) ** 2
 
     def _index(self, weights: Sequence[float]) -> int:
         shares = np.asarray(weights) / np.sum(weights)

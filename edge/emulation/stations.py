@@ -23,8 +23,8 @@ length_m = 0.05
 mass_kg = 0.03
 
 [workspace]  # of the tool's tip
-x_m = [0.12, 0.47]
-y_m = [-0.30, 0.30]
+x_m = [0.05, 0.47]
+y_m = [-0.42, 0.42]
 z_m = [0.003, 0.30]
 
 [coordinator]

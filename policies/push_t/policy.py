@@ -33,6 +33,8 @@ TRAVEL_HEIGHT_M = 0.05
 RETREAT_M = 0.012
 ENCODER_GAIN = 0.2
 SETTLED_M = 0.001
+PATIENCE_S = 0.15  # for the stick to come to rest before and after a push
+GOOD_ENOUGH_M = 0.0015  # error with yaw counted at ANGLE_WEIGHT_M a radian; success is about 0.002
 CLOSE_M = 0.015
 LEARNING_RATE = 0.5
 FURTHEST_M = 0.006
@@ -53,7 +55,7 @@ def run(robot: Robot, params: Params) -> None:
             return
         if last is not None and params["learn_reach"]:
             further_m = float(np.clip(further_m + LEARNING_RATE * _shortfall_m(*last, pose), -FURTHEST_M, FURTHEST_M))
-        if float(cost_m(np.asarray(pose), GOAL, ANGLE_WEIGHT_M)) <= float(params["good_enough_m"]):
+        if float(cost_m(np.asarray(pose), GOAL, ANGLE_WEIGHT_M)) <= GOOD_ENOUGH_M:
             return
         push = _choose(places, pose, params)
         if push is None:
@@ -91,12 +93,11 @@ def _clear_view(mover: Mover, params: Params) -> None:
 def _choose(places: Contacts, pose: Pose, params: Params) -> Push | None:
     if not params["choose_by_model"]:
         return _through_the_middle(pose)
-    tilts = (-0.25, 0.0, 0.25) if params["tilted_pushes"] else (0.0,)
     close = float(cost_m(np.asarray(pose), GOAL, ANGLE_WEIGHT_M)) <= CLOSE_M
     if params["fine_last_pushes"] and close:
-        options = Choice(step_m=0.0005, longest_m=0.025, angle_weight_m=ANGLE_WEIGHT_M, tilts_rad=tilts)
+        options = Choice(step_m=0.0005, longest_m=0.025, angle_weight_m=ANGLE_WEIGHT_M)
     else:
-        options = Choice(angle_weight_m=ANGLE_WEIGHT_M, tilts_rad=tilts)
+        options = Choice(angle_weight_m=ANGLE_WEIGHT_M)
     return choose(BLOCK, places, pose, GOAL, options)
 
 
@@ -140,11 +141,10 @@ def _push(mover: Mover, push: Push, params: Params) -> None:
     height = float(params["stick_height_m"])
     direction = _unit(push.end_m - push.start_m)
     mover.line(_at(push.start_m, TRAVEL_HEIGHT_M), travel)
-    patience_s = float(params["patience_s"])
     mover.line(_at(push.start_m, height), travel, GENTLE_M_S2)
-    mover.settle(SETTLED_M, patience_s)
+    mover.settle(SETTLED_M, PATIENCE_S)
     mover.line(_at(push.end_m, height), speed, GENTLE_M_S2)
-    mover.settle(SETTLED_M, patience_s)
+    mover.settle(SETTLED_M, PATIENCE_S)
     mover.line(_at(push.end_m - direction * RETREAT_M, height), travel, GENTLE_M_S2)
 
 

@@ -12,6 +12,7 @@ from policies.interface import POLICY_HZ, Array, Observation, OutOfReach, Robot,
 
 OFFSET_LIMIT_M = np.array([0.010, 0.010, 0.006])  # more is not friction: something holds the tool
 SLOW_M_S = 0.004
+LIFT_SLACK_M, LIFT_PATIENCE = 0.006, 15
 GENTLE_M_S2 = 1.0
 BRISK_M_S2 = 2.5
 PEAK_OF_EASED = 5.77  # peak acceleration of a least-jerk line, times time squared over distance
@@ -55,7 +56,12 @@ class Mover:
         """Raise the tool, pulling it in to `furthest_m` from the base axis: the arm reaches less far higher up."""
         x, y = self.sent_m[:2]
         share = min(1.0, furthest_m / max(float(np.hypot(x, y)), 1e-9))
-        return self.line(np.array([x * share, y * share, height_m]), speed_m_s)
+        self.line(np.array([x * share, y * share, height_m]), speed_m_s)
+        for _ in range(LIFT_PATIENCE):  # a tool that lags behind would drag along what it stands beside
+            if self.seen.tool_position_m[2] >= height_m - LIFT_SLACK_M:
+                break
+            self._send(self.sent_m)
+        return self.seen
 
     def settle(self, tolerance_m: float, timeout_s: float) -> float:
         """Hold the last target until the measured tool is within tolerance and slow; return the error left, in m."""

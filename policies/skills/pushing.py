@@ -51,6 +51,7 @@ class Choice:
 
     stick_radius_m: float = 0.0075
     standoff_m: float = 0.015
+    clearance_m: float = 0.006  # between stick and block where the stick comes down
     step_m: float = 0.004
     longest_m: float = 0.12
     shortest_m: float = 0.0
@@ -190,7 +191,7 @@ def _reachable(block: Block, pose: Pose, starts: Array, options: Choice) -> Arra
     local = np.stack(
         [cosine * offset[:, 0] + sine * offset[:, 1], -sine * offset[:, 0] + cosine * offset[:, 1]], axis=1
     )
-    return np.asarray(inside_ring & (distance_m(block.outline_m, local) > options.stick_radius_m + 0.003))
+    return np.asarray(inside_ring & (distance_m(block.outline_m, local) > options.stick_radius_m + options.clearance_m))
 
 
 def distance_m(outline_m: Array, points: Array) -> Array:

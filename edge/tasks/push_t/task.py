@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edge.tasks.push_t.geometry import Pose, coverage, outline_m, wrap
 from edge.tasks.task import Readiness, Start, Verdict
 from policies.interface import Array, Robot, SceneObject
 from policies.skills.motion import GENTLE_M_S2, Mover
-from policies.skills.pushing import Block, Choice, choose, contacts, cost_m
+from policies.skills.pushing import Block, Choice, Contacts, Push, choose, contacts, cost_m
 
 GOAL: Pose = (0.32, 0.0, float(np.pi / 4))
 SUCCESS_COVERAGE = 0.95
@@ -36,6 +36,7 @@ CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 FAR_M, ROTATED_RAD = 0.015, 0.15
 BLOCK = Block(outline_m())
 OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.455))
+HOMEWARD = replace(OPTIONS, angle_weight_m=0.005)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class PushT:
             away_m, turned_rad = _errors(seen.pose, target)
             if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
                 return
-            push = choose(BLOCK, places, seen.pose, target, OPTIONS)
-            if push is None or push.cost_m >= float(cost_m(np.asarray(seen.pose), target, OPTIONS.angle_weight_m)):
+            push = _better(places, seen.pose, target)
+            if push is None:
                 return
             mover.line(_at(push.start_m, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
             mover.line(_at(push.start_m, STICK_HEIGHT_M), RESET_TRAVEL_M_S, GENTLE_M_S2)
@@ -135,6 +136,15 @@ def _look(robot: Robot, looks: int) -> Seen | None:
     return Seen(
         (float(np.mean([t.x_m for t in found])), float(np.mean([t.y_m for t in found])), float(yaw)), len(found)
     )
+
+
+def _better(places: Contacts, pose: Pose, target: Pose) -> Push | None:
+    """Return the best push that brings the T closer, by position alone where yaw leaves none; None where none does."""
+    for options in (OPTIONS, HOMEWARD):
+        push = choose(BLOCK, places, pose, target, options)
+        if push is not None and push.cost_m < float(cost_m(np.asarray(pose), target, options.angle_weight_m)):
+            return push
+    return None
 
 
 def _knock_over(mover: Mover) -> bool:
