@@ -1,7 +1,7 @@
 """How many times faster than real time one emulated station runs trials on one core.
 
-Everything that a trial has is in it: CAN bytes, control, guard, the policy in its own process, pictures, verdict, ledger
-and recording. Usage: python bench/emulation_speed.py [TRIALS]
+Everything that a trial has is in it: CAN bytes, control, guard, the policy in its own process, pictures, verdict,
+ledger and recording. Usage: python bench/emulation_speed.py [TRIALS]
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How often the camera's verdict agrees with where the T really lies, in the hard band around the threshold.
 
-200 still T's whose true coverage of the goal lies within 0.05 of the threshold, on several benches with their own camera
-noise and light; the arm stands where it stands when it judges. The emulator's truth is read here and nowhere else.
+200 still T's whose true coverage of the goal lies within 0.05 of the threshold, on several benches with their own
+camera noise and light; the arm stands where it stands when it judges. Nothing else
+reads the emulator's truth.
 Usage: python bench/verdict_truth.py [STATES] [SEED]
 """
 

@@ -29,7 +29,6 @@ from coordinator.errors import CoordinatorError
 from coordinator.evolution.starts import Starts, StartsError
 from coordinator.fleet import Fleet, checking, end_check, make_stations
 from coordinator.network import Network, free_endpoint
-from coordinator.publish.keys import load_or_make
 from coordinator.publish.publisher import Publisher
 from coordinator.research.offline import OfflineResearcher
 from coordinator.store import FILE as DATABASE
@@ -116,8 +115,7 @@ def _prepare(
     """Make keys, stations and the campaign while this machine is checked."""
     with checking() as check:
         policy, space, starts = _read_task(plan.task)
-        keys = load_or_make(folder / "keys")
-        publisher = Publisher(policy, keys, store)
+        publisher = Publisher.of(policy, folder / "keys", store)
         try:
             campaign = Campaign(
                 space, starts, OfflineResearcher(space, plan.seed), publisher.publish, plan.seed,
@@ -126,7 +124,7 @@ def _prepare(
         except (BundleError, SpaceError) as error:
             raise DemoRefused(f"the policy {plan.task} cannot be published: {error}") from error
         stations = folder / "stations"
-        names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, keys.public)
+        names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, publisher.public_key)
         display.say(f"{folder}: checking this machine; the first time kernels are compiled, which takes a minute")
         end_check(check, lambda: interrupt.count > 0)
         if interrupt.count:

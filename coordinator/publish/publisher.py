@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coordinator.publish.keys import KeyPair
+from coordinator.publish.keys import KeyPair, load_or_make
 from coordinator.store import Store
 from policies.bundle import build, bundle_id, key_id, open_bundle, pack_signed
 from policies.interface import Params
@@ -21,6 +21,20 @@ class Publisher:
     policy: Path
     keys: KeyPair
     store: Store
+
+    @staticmethod
+    def of(policy: Path, keys: Path, store: Store) -> Publisher:
+        """Return a publisher that signs with the key in the folder `keys`, made now if there is none.
+
+        Raises:
+            KeyRefused: that key cannot be used.
+        """
+        return Publisher(policy, load_or_make(keys), store)
+
+    @property
+    def public_key(self) -> bytes:
+        """The 32 raw bytes that stations trust."""
+        return self.keys.public
 
     def publish(self, params: Params, provenance: Mapping[str, Any], parent: str | None) -> str:
         """Build, sign and store the policy with `params`; return the sha256 that names the bundle.

@@ -121,8 +121,8 @@ def _add_gripper(spec: Any, bodies: dict[str, Any], station: Station) -> None:
         )  # fmt: skip
         finger.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX, size=PAD_SIZE_M, pos=_pad_position_m(tip, arm),
-            quat=_inverse(tip.quat_wxyz), rgba=ORANGE, contype=1, conaffinity=1, condim=4, friction=[1.2, 0.005, 0.0001], solref=SOLREF,
-            solimp=SOLIMP, mass=0,
+            quat=_inverse(tip.quat_wxyz), rgba=ORANGE, mass=0, contype=1, conaffinity=1, condim=4,
+            friction=[1.2, 0.005, 0.0001], solref=SOLREF, solimp=SOLIMP,
         )  # fmt: skip
     spec.add_equality(
         name="jaws", type=mujoco.mjtEq.mjEQ_JOINT, name1="joint7", name2="joint8", data=[0, 1] + [0] * 10,

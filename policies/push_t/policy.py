@@ -129,7 +129,8 @@ def _contact_m(place_m: Array, before: Pose, after: Pose) -> Array:
     """Return where the block's point that lay at `place_m` before lies after."""
     turn = after[2] - before[2]
     cosine, sine = np.cos(turn), np.sin(turn)
-    return np.asarray(after[:2]) + np.array([[cosine, -sine], [sine, cosine]]) @ (place_m - np.asarray(before[:2]))
+    moved_m = np.array([[cosine, -sine], [sine, cosine]]) @ (place_m - np.asarray(before[:2]))
+    return np.asarray(np.asarray(after[:2]) + moved_m)
 
 
 def _longer(push: Push, further_m: float) -> Push:

@@ -19,7 +19,7 @@ from edge.perception.tee import find_tee
 from edge.planning.kinematics import chain_of
 from edge.station import Station, load_station
 from edge.tasks.push_t.task import PushT
-from edge.trials.robot import Bench, StationRobot, TimeUp
+from edge.trials.robot import Bench, SafetyStop, StationRobot, TimeUp
 from policies.interface import JointTarget, OutOfReach, ToolTarget
 from policies.skills.motion import Mover
 
@@ -43,6 +43,11 @@ def here(tmp_path: Path) -> Iterator[Here]:
     robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station.workspace, 0.0)
     yield Here(station, world, bench, robot)
     world.close()
+
+
+def hold(robot: StationRobot, periods: int) -> None:
+    for _ in range(periods):
+        robot.step(JointTarget(robot.observe().joints_rad))
 
 
 def test_the_t_is_found_within_a_millimetre_or_not_at_all(here: Here) -> None:
@@ -118,19 +123,16 @@ def test_a_target_that_cannot_be_is_refused_and_moves_nothing(here: Here, target
 
 def test_time_runs_out_in_station_time(here: Here) -> None:
     here.robot.begin(1.0)
-    target = JointTarget(here.robot.observe().joints_rad)
     with pytest.raises(TimeUp):
-        for _ in range(40):
-            here.robot.step(target)
+        hold(here.robot, 40)
     assert 1.0 <= here.robot.elapsed_s < 1.1
 
 
 def test_a_latched_motor_fault_stops_the_arm_until_it_is_begun_anew(here: Here) -> None:
     here.robot.begin(60.0)
     here.world.bank.inject(2, 0xC)
-    with pytest.raises(Exception, match="coil too hot"):
-        for _ in range(3):
-            here.robot.step(JointTarget(here.robot.observe().joints_rad))
+    with pytest.raises(SafetyStop, match="coil too hot"):
+        hold(here.robot, 3)
     here.robot.begin(60.0)
     here.robot.step(JointTarget(here.robot.observe().joints_rad))
 

@@ -54,7 +54,7 @@ def test_a_wrong_file_is_refused_in_one_line(folder: Path, old: str, new: str, c
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(StationError, match="station.toml") as caught:
+    with pytest.raises(StationError, match=r"station\.toml") as caught:
         load_station(folder)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,57 @@
+# `make` alone lists the targets. Everything is installed into $(VENV); nothing else on the machine is touched.
+VENV ?= .venv
+EDGE_VENV ?= .venv-edge
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+# PIP_FIND_LINKS is what pip itself reads: a folder that may hold a CPU build of torch.
+TORCH_WHL := $(firstword $(wildcard $(addsuffix /torch-2.13.0*.whl,$(PIP_FIND_LINKS))))
+UVFLAGS := -q -c constraints.txt $(if $(TORCH_WHL),--find-links $(dir $(TORCH_WHL)),--torch-backend=cpu)
+INSTALLED := $(VENV)/installed
+DEMO ?=
+
+.PHONY: help install demo test lint types imports tests thin-edge figures clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv with everything that demo and test need
+
+demo: $(INSTALLED) ## take four emulated arms from failing to succeeding at Push-T (options: DEMO="--seed 7 --edges 2")
+	$(VENV)/bin/enpire-coord demo $(DEMO)
+
+test: lint types imports thin-edge tests ## run every check: style, types, import rules, the edge on its own, all tests
+
+lint: $(INSTALLED) ## check style and layout of the code
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(INSTALLED) ## check all types, strictly
+	$(VENV)/bin/mypy
+
+imports: $(INSTALLED) ## check who may import whom
+	$(VENV)/bin/lint-imports --no-logo
+
+tests: $(INSTALLED) ## run the tests
+	$(PY) -m pytest -n 2
+
+thin-edge: $(INSTALLED) ## install the edge alone into a fresh environment, import all of it, run its tests
+	$(UV) venv -q --clear --python $(PY) $(EDGE_VENV)
+	$(UV) pip install $(UVFLAGS) --python $(EDGE_VENV)/bin/python -e '.[edge]'
+	$(EDGE_VENV)/bin/python tests/import_edge.py
+	$(UV) pip install $(UVFLAGS) --python $(EDGE_VENV)/bin/python pytest pytest-xdist hypothesis
+	$(EDGE_VENV)/bin/python -m pytest -n 2 tests/edge
+
+figures: $(INSTALLED) ## measure the figures anew and write docs/figures.md (some minutes)
+	$(PY) bench/figures.py
+
+clean: ## remove the environments and what the tools left behind; runs/ stays
+	rm -rf $(VENV) $(EDGE_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
+
+$(UV):
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints.txt uv
+
+$(INSTALLED): $(UV) pyproject.toml constraints.txt
+	$(UV) pip install $(UVFLAGS) --python $(PY) -e '.[all,dev]'
+	@touch $@
