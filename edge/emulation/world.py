@@ -6,10 +6,9 @@ The only way in is CAN frames, the only ways out are feedback frames and picture
 
 from __future__ import annotations
 
-from collections import deque
-
 import mujoco
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from edge.emulation.hidden import draw
@@ -21,6 +20,8 @@ from edge.tasks.push_t.task import GOAL
 from firmware_bridge.motors import EmulatedBus, MotorBank
 from policies.interface import Array
 
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 STEPS_PER_TICK = round(1.0 / (CONTROL_HZ * PHYSICS_DT_S))
 TICK_NS = round(1e9 / CONTROL_HZ)
 # A motor that is not enabled shorts its windings. How hard that brakes is our estimate; no source gives it.
@@ -52,7 +53,7 @@ class World:
         self.bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
         self.bus = EmulatedBus(self.bank, self._shafts, lambda: self.now_ns)
         self.ticks = 0
-        self._programs: deque[Array] = deque()
+        self._programs = np.zeros((self.hidden.latency_ticks + 1, MOTORS, 3))  # a ring: motor laws, newest and before
         self._renderer: mujoco.Renderer | None = None
         self.data.qpos[self._q[:6]] = STOWED_RAD
         self.place_tee(_somewhere(self._rng))
@@ -101,20 +102,38 @@ class World:
             self._renderer = None
 
     def _shafts(self) -> tuple[Array, Array, Array]:
-        position = self.data.qpos[self._q] * self._gear + self._bias_rad
-        return position, self.data.qvel[self._dq] * self._gear, self.data.actuator_force.copy()
+        position, velocity = np.empty(MOTORS), np.empty(MOTORS)
+        _read_shafts(self.data.qpos, self.data.qvel, self._q, self._dq, self._gear, self._bias_rad, position, velocity)
+        return position, velocity, self.data.actuator_force.copy()
 
     def _program_actuators(self) -> None:
         """Give each actuator the law of its motor, as it was commanded `latency_ticks` ago."""
-        bank = self.bank
-        law = np.empty((MOTORS, 3))
-        law[:, 0] = bank.tau_ff + bank.kp * (bank.p_des - self._bias_rad) + bank.kd * bank.v_des
-        law[:, 1] = -bank.kp
-        law[:, 2] = np.where(bank.enabled, -bank.kd, -SHORTED_DAMPING)
-        self._programs.append(law)
-        while len(self._programs) > self.hidden.latency_ticks + 1:
-            self._programs.popleft()
-        self.model.actuator_biasprm[:, :3] = self._programs[0]
+        bank, length = self.bank, len(self._programs)
+        newest = self._programs[self.ticks % length]
+        _write_laws(bank.tau_ff, bank.kp, bank.kd, bank.p_des, bank.v_des, bank.enabled, self._bias_rad, newest)
+        oldest = self._programs[max(0, self.ticks - length + 1) % length]
+        self.model.actuator_biasprm[:, :3] = oldest
+
+
+@njit(cache=True)
+def _read_shafts(
+    qpos: Array, qvel: Array, q: Indices, dq: Indices, gear: Array, bias_rad: Array, position: Array, velocity: Array
+) -> None:
+    """Write what the motors' encoders say, (7,) each."""
+    for motor in range(MOTORS):
+        position[motor] = qpos[q[motor]] * gear[motor] + bias_rad[motor]
+        velocity[motor] = qvel[dq[motor]] * gear[motor]
+
+
+@njit(cache=True)
+def _write_laws(
+    tau_ff: Array, kp: Array, kd: Array, p_des: Array, v_des: Array, enabled: Flags, bias_rad: Array, laws: Array
+) -> None:
+    """Write each motor's torque as constant, share of angle and share of speed into `laws` (7, 3)."""
+    for motor in range(MOTORS):
+        laws[motor, 0] = tau_ff[motor] + kp[motor] * (p_des[motor] - bias_rad[motor]) + kd[motor] * v_des[motor]
+        laws[motor, 1] = -kp[motor]
+        laws[motor, 2] = -kd[motor] if enabled[motor] else -SHORTED_DAMPING
 
 
 def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:

@@ -98,9 +98,8 @@ class StationRobot:
 
     def step(self, target: JointTarget | ToolTarget) -> Observation:
         """Send one target and let one policy period pass."""
-        self._check_going_on()
+        now_ns = self._check_going_on()
         self._joints_rad = self._joints_of(target)
-        now_ns = self._bench.state().time_ns
         setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS)
         state = self._bench.advance(setpoint)
         self.steps += 1
@@ -114,16 +113,16 @@ class StationRobot:
 
     def scene(self) -> Scene:
         """Take one picture and return what stands where."""
-        self._check_going_on()
+        now_ns = self._check_going_on()
         picture, found = self._bench.look()
-        now_ns = self._bench.state().time_ns
         scene = Scene((now_ns - self._began_ns) * 1e-9, found.objects)
         if self.recording is not None:
             self.recording.scene(now_ns, scene)
             self.recording.camera(now_ns, _jpeg(picture))
         return scene
 
-    def _check_going_on(self) -> None:
+    def _check_going_on(self) -> int:
+        """Return the station's time, or end the work where it must not go on."""
         state = self._bench.state()
         if self._bench.stop_asked():
             self._end(StopAsked("the station was asked to stop"))
@@ -131,6 +130,7 @@ class StationRobot:
             self._end(SafetyStop(state.fault))
         if state.time_ns - self._began_ns >= self._limit_ns:
             self._end(TimeUp(f"{self._limit_ns * 1e-9:.0f} s of station time are used up"))
+        return state.time_ns
 
     def _end(self, why: TrialOver) -> NoReturn:
         self.over = why

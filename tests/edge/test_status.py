@@ -1,0 +1,63 @@
+"""The status of a station is read whole as it was written, or not at all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from edge.status import STATES, Status, StatusError, read_status, write_status
+
+STATUS = Status("station-1", "trial", "pushing", "b" * 64, "dev-1", 7, 12.5, 1_700_000_000.0, 310.0)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_status_is_read_as_it_was_written(tmp_path: Path, state: str) -> None:
+    path = tmp_path / "status.json"
+    for sequence in (1, 2):
+        status = replace(STATUS, state=state, sequence=sequence, detail='a "quoted" word – and two\nlines')
+        write_status(path, status)
+        assert read_status(path) == status
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_status_was_written_yet(tmp_path: Path) -> None:
+    assert read_status(tmp_path / "status.json") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"{}",
+        json.dumps(asdict(STATUS)).encode()[:-1],
+        json.dumps(asdict(STATUS) | {"colour": "red"}).encode(),
+    ],
+)
+def test_what_is_no_status_is_refused_in_one_line_that_says_what_to_do(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "status.json"
+    path.write_bytes(content)
+    with pytest.raises(StatusError, match="delete it") as caught:
+        read_status(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_never_sees_half_a_status(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    statuses = [replace(STATUS, sequence=number, detail="x" * (10 * number)) for number in range(300)]
+    write_status(path, statuses[0])
+    writer = threading.Thread(target=lambda: [write_status(path, status) for status in statuses])
+    writer.start()
+    seen = [read_status(path)]
+    while writer.is_alive():
+        seen.append(read_status(path))
+    writer.join()
+    assert all(status in statuses for status in seen)
+    assert read_status(path) == statuses[-1]

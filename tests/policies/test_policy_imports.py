@@ -1,0 +1,47 @@
+"""The policy's side knows nothing of the edge, the coordinator or the hardware, and its process loads nothing it need not."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+import policies
+
+MODULES = sorted(item.name for item in pkgutil.walk_packages(policies.__path__, "policies.") if not item.ispkg)
+OTHER_ROOMS = {"edge", "firmware_bridge", "coordinator", "calibration", "bench"}
+# Heavy, or a way to the world: the host has none of them ready for a policy.
+NOT_IN_THE_HOST = {"cryptography", "zstandard", "zenoh", "mujoco", "cv2", "numba", "mcap", "sqlite3", "typer", "scipy"}
+
+
+def loaded_by(modules: Sequence[str]) -> set[str]:
+    """Return the names of all modules that a fresh interpreter holds after importing these."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-I", "-B", "-c", code], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+def test_every_part_of_the_policies_is_checked_here() -> None:
+    parts = {"interface", "bundle", "space", "link", "host", "skills.motion", "skills.pushing", "push_t.policy"}
+    assert {f"policies.{part}" for part in parts} <= set(MODULES)
+
+
+def test_no_module_of_the_policies_imports_another_room() -> None:
+    loaded = loaded_by(MODULES)
+    assert set(MODULES) <= loaded
+    assert {name.split(".")[0] for name in loaded} & OTHER_ROOMS == set()
+
+
+@pytest.mark.parametrize("room", ["edge", "firmware_bridge", "coordinator"])
+def test_the_check_would_see_another_room(room: str) -> None:
+    assert room in loaded_by(["policies.host", room])
+
+
+def test_the_process_of_a_policy_starts_with_numpy_and_little_else() -> None:
+    loaded = loaded_by(["policies.host", "policies.skills.motion", "policies.skills.pushing"])
+    assert "numpy" in loaded
+    assert {name.split(".")[0] for name in loaded} & NOT_IN_THE_HOST == set()
+    assert "policies.bundle" not in loaded
