@@ -29,9 +29,9 @@ from policies.interface import (
 from policies.link import BadTarget, LinkClosed, LinkError
 
 Ends = tuple[socket.socket, socket.socket]
-LAW = settings(deadline=None)
+LAW = settings(deadline=None, max_examples=50)
 # The fixture is only a pair of sockets, and every example leaves it empty.
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

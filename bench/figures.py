@@ -1,0 +1,71 @@
+"""Runs the benches and writes docs/figures.md: what was asked, what was measured, by which command.
+
+Results are kept beside it in docs/figures.json, by bench. The demos take over an hour, so they are run on request only.
+Usage: python bench/figures.py [BENCH ...]    without names all but demo_seeds; e.g. control_step demo_seeds
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "figures.json"
+PAGE = ROOT / "docs" / "figures.md"
+SLOW = {"demo_seeds"}
+NOT_A_BENCH = {"figures"}
+OPENING = """\
+# Figures
+
+Written by `make figures`; each row by the command beside it, whose last line holds the same figures as JSON. Shared
+machines are noisy: figures of time are medians.
+"""
+
+
+def main(names: list[str]) -> None:
+    """Run the named benches, or all quick ones, and write the page."""
+    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_A_BENCH)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        sys.exit(f"no bench {', '.join(unknown)}; known: {', '.join(known)}")
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in names or [name for name in known if name not in SLOW]:
+        print(f"{name} ...", file=sys.stderr)
+        results[name] = _run(name)
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(OPENING + "".join(_section(name, results[name]) for name in sorted(results)))
+    print(PAGE.relative_to(ROOT))
+
+
+def _run(name: str) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).with_name(f"{name}.py"))]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    rows = json.loads(done.stdout.strip().splitlines()[-1])["rows"]
+    machine = f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}"
+    return {"rows": rows, "machine": machine, "day": f"{date.today()}"}
+
+
+def _section(name: str, result: Mapping[str, Any]) -> str:
+    return "\n".join(["", f"## `python bench/{name}.py`", "", *_table(result), ""])
+
+
+def _table(result: Mapping[str, Any]) -> Iterator[str]:
+    yield "| what | measured | asked for | holds |"
+    yield "| --- | --- | --- | --- |"
+    for row in result["rows"]:
+        holds = {True: "yes", False: "**no**", None: ""}[row["holds"]]
+        yield f"| {row['what']} | {row['figure']} | {row['bound']} | {holds} |"
+    yield ""
+    yield f"{result['day']}, {result['machine']}."
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
