@@ -50,7 +50,6 @@ PROMISING_TRIALS = 12
 CEILING_RATE = 0.9
 GATES_AT_ONCE = 2
 PAIRS_AHEAD = 4  # pairs in flight for a candidate beyond those decided on
-REBASE_AFTER = 4  # comparisons
 CHANCES = 3  # tests of one configuration: a screen of eight turns a good one down now and then
 
 Publish = Callable[[Mapping[str, Value], Mapping[str, object], str | None], str]
@@ -464,10 +463,9 @@ class Campaign:
                 self._test(proposal, now_s)
 
     def _worth_rebasing(self, candidate: _Candidate) -> bool:
+        """Return whether nothing speaks against an idea yet; what it was tried on has gone, not the idea."""
         last = candidate.last
-        return candidate.state == "gate" or (
-            last is not None and last.pairs >= REBASE_AFTER and last.wins > last.losses
-        )
+        return candidate.state == "gate" or last is None or last.wins >= last.losses
 
     def _end(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
         self._testing.remove(candidate)

@@ -1,4 +1,4 @@
-"""Imports every module of the edge: run where only the `edge` extra is installed, it shows that nothing more is needed."""
+"""Imports every module of the edge: run with the `edge` extra alone, it shows that nothing more is needed."""
 
 from __future__ import annotations
 

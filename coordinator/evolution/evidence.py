@@ -20,18 +20,15 @@ import numpy as np
 PROGRESS_MARGIN = 0.02  # coverage repeats to about 0.002; less than this is not a difference
 FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
 SCREEN_PAIRS = 8
-SCREEN_LEAD = 4.0  # the lead must be more than one in so many of the pairs that differ
+SCREEN_LEAD = 4.0  # the lead must be more than one in so many of the pairs that differ,
+LEAST_SCREEN_LEAD = 2  # and no less than this: one lucky pair is no reason to ask for fresh starts
 ALPHA = 0.05
 BETS = (0.15, 0.3, 0.5, 0.7)
-GATE_CAP = 80
+GATE_CAP = 40
 LOSING_TAIL = 0.15
 LOSING_AFTER = 4
-DULL = (
-    (8, 0),
-    (16, 1),
-    (24, 3),
-    (40, 5),
-)  # after so many pairs a lead of no more than that is not worth the robots' time
+# After so many pairs a lead of no more than that is not worth the robots' time: other ideas may gain more.
+DULL = ((8, 0), (14, 2), (22, 4), (32, 6))
 
 
 class Call(StrEnum):
@@ -96,7 +93,7 @@ def screen(comparisons: Sequence[int], pairs: int = SCREEN_PAIRS) -> Stage:
 
 def _leads(wins: int, losses: int) -> bool:
     """Return whether the lead is worth a test: six of eight, two of two."""
-    return wins - losses > (wins + losses) / SCREEN_LEAD
+    return wins - losses > (wins + losses) / SCREEN_LEAD and wins - losses >= LEAST_SCREEN_LEAD
 
 
 def wealth(comparisons: Sequence[int]) -> float:

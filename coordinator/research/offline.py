@@ -2,9 +2,10 @@
 
 - It knows the policy's declared parameters and ideas, what was tried, and the failure classes of the incumbent on
   development starts; no simulator, no seed, no outcome by gate or held-out start.
-- Kinds of change: switch an idea on, move one parameter, move two at once (scrambled Sobol points), combine a switch
-  with a parameter. Which kind is tried is drawn by Thompson sampling on what was accepted so far.
-- Within a kind, what claims to help against the failures seen is preferred, and what was tried less.
+- Kinds of change: switch an idea on, move one parameter, combine the two, move two parameters at once (scrambled Sobol
+  points). How often a kind pays is drawn from what was accepted so far (Thompson sampling).
+- All changes at hand then compete: one is drawn by its kind's rate, by whether it claims to help against the failures
+  seen, and by how little it was tried. So every single change is soon tried once, and the promising ones first.
 - It never proposes what is closed, and never runs dry: Sobol points do not end.
 """
 
@@ -16,14 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.interface import Value
-from policies.space import Idea, Parameter, PolicySpace
+from policies.space import Idea, Parameter, PolicySpace, SpaceError
 
 # Accepted and refused attempts that each kind starts with: ideas are written because somebody believes in them.
 PRIORS = {"switch": (4.0, 1.0), "parameter": (3.0, 2.0), "combine": (1.0, 3.0), "sobol": (1.0, 9.0)}
 LOG_STEPS = (2.5, 1.6)
 LINEAR_STEPS = (0.35, 0.15)  # of the range
 HELP_WEIGHT = 4.0
-ATTEMPTS = 24
 
 
 @dataclass(frozen=True)
@@ -61,78 +61,83 @@ def canonical(params: Mapping[str, Value]) -> str:
     return ";".join(f"{name}={_text(params[name])}" for name in sorted(params))
 
 
+@dataclass(frozen=True)
+class _Option:
+    """A change that could be proposed, and how much it deserves a try."""
+
+    kind: str
+    changes: dict[str, Value]
+    weight: float
+
+
 class OfflineResearcher:
     """Proposes changes within a policy's declared space."""
 
     name = "offline"
 
     def __init__(self, space: PolicySpace, seed: int) -> None:
+        """Vary what `space` declares.
+
+        Raises:
+            SpaceError: it declares nothing that can be varied without end.
+        """
+        if not any(item.scale != "integer" for item in space.parameters):
+            raise SpaceError(f"{space.name} declares no continuous parameter, so that ideas would run out; declare one")
         self._space = space
         self._rng = np.random.default_rng([seed, 0x0FF1])
         self._sobol = _sobol_points(len(space.parameters), seed)
 
     def propose(self, context: ResearchContext) -> Proposal:
         """Return a change that is not closed."""
-        for _ in range(ATTEMPTS):
-            kind = self._draw_kind(context)
-            changes = self._changes(kind, context)
-            if changes and canonical({**context.incumbent, **changes}) not in context.known:
-                return self._proposal(kind, changes, context)
+        rates = {kind: self._draw_rate(kind, context) for kind in PRIORS}
         while True:
-            changes = self._two_parameters(context)
-            if canonical({**context.incumbent, **changes}) not in context.known:
-                return self._proposal("sobol", changes, context)
+            single = [*self._switches(context), *self._steps(context)]
+            options = [*single, *self._combination(single), self._two_parameters()]
+            fresh = [o for o in options if canonical({**context.incumbent, **o.changes}) not in context.known]
+            if fresh:
+                chosen = fresh[self._index([rates[option.kind] * option.weight for option in fresh])]
+                return self._proposal(chosen.kind, chosen.changes, context)
 
-    def _draw_kind(self, context: ResearchContext) -> str:
-        draws = {}
-        for kind, (accepted, refused) in PRIORS.items():
-            mine = [item for item in context.tried if item.kind == kind]
-            won = sum(item.verdict == "accept" for item in mine)
-            lost = sum(item.verdict in ("reject", "inconclusive") for item in mine)
-            draws[kind] = self._rng.beta(accepted + won, refused + lost)
-        return max(draws, key=lambda kind: draws[kind])
+    def _draw_rate(self, kind: str, context: ResearchContext) -> float:
+        """Draw how often this kind of change is accepted, from what is known of that (Thompson 1933)."""
+        accepted, refused = PRIORS[kind]
+        mine = [item.verdict for item in context.tried if item.kind == kind]
+        won, lost = mine.count("accept"), mine.count("reject") + mine.count("inconclusive")
+        return float(self._rng.beta(accepted + won, refused + lost))
 
-    def _changes(self, kind: str, context: ResearchContext) -> dict[str, Value]:
-        if kind == "switch":
-            return self._switch(context)
-        if kind == "parameter":
-            return self._step(context, self._space.parameters)
-        if kind == "combine":
-            return {**self._switch(context), **self._step(context, self._space.parameters)}
-        return self._two_parameters(context)
-
-    def _switch(self, context: ResearchContext) -> dict[str, Value]:
+    def _switches(self, context: ResearchContext) -> list[_Option]:
+        """Return the ideas that are off, each to be switched on."""
         off = [idea for idea in self._space.ideas if not context.incumbent[idea.name]]
-        if not off:
-            return {}
-        return {self._pick(off, context).name: True}
+        return [_Option("switch", {idea.name: True}, _weight(idea, _tries(idea, context), context)) for idea in off]
 
-    def _step(self, context: ResearchContext, among: Sequence[Parameter]) -> dict[str, Value]:
-        if not among:
-            return {}
-        parameter = among[self._index([self._weight(item, context) for item in among])]
-        now = float(context.incumbent[parameter.name])
-        up = bool(self._rng.integers(0, 2))
-        value = _moved(parameter, now, up, int(self._rng.integers(0, 2)))
-        return {} if value == now else {parameter.name: value}
+    def _steps(self, context: ResearchContext) -> list[_Option]:
+        """Return a step up and a step down for each parameter: the long one first, whose effect shows in few trials."""
+        options = []
+        for parameter in self._space.parameters:
+            now = float(context.incumbent[parameter.name])
+            for up in (False, True):
+                tries = _tries(parameter, context, up)
+                value = _moved(parameter, now, up, min(tries, len(LOG_STEPS) - 1))
+                if value != now:
+                    weight = _weight(parameter, tries, context)
+                    options.append(_Option("parameter", {parameter.name: value}, weight))
+        return options
 
-    def _two_parameters(self, context: ResearchContext) -> dict[str, Value]:
+    def _combination(self, single: Sequence[_Option]) -> list[_Option]:
+        """Return one switch with one step, drawn by what each deserves; none where there is no switch left."""
+        switches = [option for option in single if option.kind == "switch"]
+        steps = [option for option in single if option.kind == "parameter"]
+        if not (switches and steps):
+            return []
+        switch, step = (part[self._index([item.weight for item in part])] for part in (switches, steps))
+        return [_Option("combine", {**switch.changes, **step.changes}, max(switch.weight, step.weight))]
+
+    def _two_parameters(self) -> _Option:
+        """Return two parameters at once, from a sequence that fills the space evenly and does not end."""
         point = next(self._sobol)
-        chosen = self._rng.choice(len(self._space.parameters), size=min(2, len(self._space.parameters)), replace=False)
-        return {
-            self._space.parameters[i].name: _at_share(self._space.parameters[i], float(point[i]))
-            for i in sorted(chosen)
-        }
-
-    def _pick(self, ideas: Sequence[Idea], context: ResearchContext) -> Idea:
-        return ideas[self._index([self._weight(item, context) for item in ideas])]
-
-    def _weight(self, item: Idea | Parameter, context: ResearchContext) -> float:
-        """Return how much an item deserves a try: it claims to help, and was tried little."""
-        total = sum(context.failures.values())
-        helped = sum(count for name, count in context.failures.items() if name in item.helps)
-        tries = sum(item.name in tried.changes for tried in context.tried)
-        return (1.0 + HELP_WEIGHT * (helped / total if total else 0.0)) / (1.0 + tries) ** 2
+        parameters = self._space.parameters
+        chosen = sorted(self._rng.choice(len(parameters), size=min(2, len(parameters)), replace=False))
+        return _Option("sobol", {parameters[i].name: _at_share(parameters[i], float(point[i])) for i in chosen}, 1.0)
 
     def _index(self, weights: Sequence[float]) -> int:
         shares = np.asarray(weights) / np.sum(weights)
@@ -153,6 +158,22 @@ class OfflineResearcher:
                 return f"{name} on: {idea.claim}"
         about = next(item.about for item in self._space.parameters if item.name == name)
         return f"{name} {_text(context.incumbent[name])} → {_text(value)} ({about})"
+
+
+def _weight(item: Idea | Parameter, tries: int, context: ResearchContext) -> float:
+    """Return how much a change of `item` deserves a try: it claims to help, and was tried little."""
+    total = sum(context.failures.values())
+    helped = sum(count for name, count in context.failures.items() if name in item.helps)
+    return (1.0 + HELP_WEIGHT * (helped / total if total else 0.0)) / (1.0 + tries) ** 2
+
+
+def _tries(item: Idea | Parameter, context: ResearchContext, up: bool | None = None) -> int:
+    """Return how often `item` was changed; with `up`, only to beyond where the incumbent has it, on that side."""
+    tried = [entry.changes[item.name] for entry in context.tried if item.name in entry.changes]
+    if up is None:
+        return len(tried)
+    now = context.incumbent[item.name]
+    return sum(value > now if up else value < now for value in tried)
 
 
 def _moved(parameter: Parameter, now: float, up: bool, size: int) -> float:
