@@ -40,7 +40,7 @@ from coordinator.evolution.records import (
     TrialUsed,
 )
 from coordinator.evolution.starts import Start, Starts
-from coordinator.research.offline import Proposal, ResearchContext, Tried, canonical
+from coordinator.research.offline import Proposal, ResearchContext, Standing, Tried, canonical
 from edge.records import Outcome, Trial
 from policies.interface import Value
 from policies.space import PolicySpace
@@ -49,6 +49,8 @@ PROMISING_RATE = 0.88
 PROMISING_TRIALS = 12
 CEILING_RATE = 0.9
 GATES_AT_ONCE = 2
+STRONG_LEAD = 5  # of a screen: such an idea goes to the gate at once,
+SCREENED_FIRST = 6  # another waits until so many were screened, so that the gate is for the best of them
 PAIRS_AHEAD = 4  # pairs in flight for a candidate beyond those decided on
 CHANCES = 3  # tests of one configuration: a screen of eight turns a good one down now and then
 
@@ -157,6 +159,16 @@ class _Candidate:
     failures: Counter[str] = field(default_factory=Counter)
     last: Stage | None = None
 
+    @property
+    def lead(self) -> int:
+        """Wins minus losses so far."""
+        return 0 if self.last is None else self.last.wins - self.last.losses
+
+    @property
+    def standing(self) -> Standing:
+        """What is known of its idea."""
+        return Standing(self.proposal.changes, 0 if self.last is None else self.last.pairs, self.lead)
+
 
 class Campaign:
     """Improves one policy of one task with whatever stations ask for work."""
@@ -189,6 +201,8 @@ class Campaign:
         self._testing: list[_Candidate] = []
         self._next_gate = 0
         self._generation = -1
+        self._ended: list[Standing] = []  # screened against this incumbent and turned down
+        self._screened = 0  # screens that ended against this incumbent
         self._held: list[_Slot] = []
         self._held_asked = 0
         self._heldout_tried: set[int] = set()
@@ -294,8 +308,12 @@ class Campaign:
         )
 
     def _gate_work(self) -> Work | None:
-        waiting = [item for item in self._testing if item.state == "gate"]
-        for candidate in sorted(waiting, key=_score, reverse=True)[:GATES_AT_ONCE]:
+        waiting = [
+            item
+            for item in self._testing
+            if item.state == "gate" and (item.pairs or item.lead >= STRONG_LEAD or self._screened >= SCREENED_FIRST)
+        ]
+        for candidate in sorted(waiting, key=lambda item: item.lead, reverse=True)[:GATES_AT_ONCE]:
             in_flight = sum(not pair.complete for pair in candidate.pairs)
             if in_flight >= PAIRS_AHEAD or self._next_gate >= len(self._starts.gate):
                 continue
@@ -341,6 +359,7 @@ class Campaign:
             tried=tuple(self._tried),
             known=frozenset(self._closed()),
             failures=dict(self._incumbent.failures),
+            standings=(*self._ended, *(item.standing for item in self._testing)),
         )
         proposal = self._researcher.propose(context)
         return self._test(proposal, now_s)
@@ -365,6 +384,7 @@ class Campaign:
 
     def _judge_screen(self, candidate: _Candidate, now_s: float) -> None:
         candidate.last = stage = screen(self._screen_comparisons(candidate))
+        self._screened += stage.call is not Call.GO_ON
         if stage.call is Call.PASS:
             candidate.state = "gate"
             self._events.append(CandidateState(candidate.candidate_id, "gate", None))
@@ -469,6 +489,7 @@ class Campaign:
 
     def _end(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
         self._testing.remove(candidate)
+        self._ended.append(candidate.standing)
         self._drop(candidate)
         self._decide(candidate, verdict, stage_name, stage, now_s)
 
@@ -543,6 +564,7 @@ class Campaign:
         """Give the new incumbent a window of development starts of its own, so that none is fitted for long."""
         self._generation += 1
         self._incumbent.screens = {}
+        self._ended, self._screened = [], 0
 
     def _window(self) -> list[Start]:
         dev = self._starts.dev
@@ -595,10 +617,6 @@ class Campaign:
     def _count(self, name: str) -> int:
         self._counts[name] += 1
         return self._counts[name]
-
-
-def _score(candidate: _Candidate) -> int:
-    return 0 if candidate.last is None else candidate.last.wins - candidate.last.losses
 
 
 def _tally(results: list[Result | None]) -> tuple[int, int]:

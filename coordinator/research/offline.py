@@ -2,8 +2,9 @@
 
 - It knows the policy's declared parameters and ideas, what was tried, and the failure classes of the incumbent on
   development starts; no simulator, no seed, no outcome by gate or held-out start.
-- Kinds of change: switch an idea on, move one parameter, combine the two, move two parameters at once (scrambled Sobol
-  points). How often a kind pays is drawn from what was accepted so far (Thompson sampling).
+- Kinds of change: switch an idea on, move one parameter, merge all that lead against the incumbent, combine a switch
+  with a parameter, move two parameters at once (scrambled Sobol points). How often a kind pays is drawn from what was
+  accepted so far (Thompson sampling).
 - All changes at hand then compete: one is drawn by its kind's rate, by whether it claims to help against the failures
   seen, and by how little it was tried. So every single change is soon tried once, and the promising ones first.
 - It never proposes what is closed, and never runs dry: Sobol points do not end.
@@ -20,7 +21,15 @@ from policies.interface import Value
 from policies.space import Idea, Parameter, PolicySpace, SpaceError
 
 # Accepted and refused attempts that each kind starts with: ideas are written because somebody believes in them.
-PRIORS = {"switch": (4.0, 1.0), "parameter": (3.0, 2.0), "combine": (1.0, 3.0), "sobol": (1.0, 9.0)}
+PRIORS = {
+    "switch": (4.0, 1.0),
+    "parameter": (3.0, 2.0),
+    "merge": (8.0, 1.0),
+    "combine": (1.0, 3.0),
+    "sobol": (1.0, 9.0),
+}
+MERGE_LEAD, MERGE_SHARE = 2, 0.25  # an idea is merged that leads by so many pairs, and by this share of its pairs
+STALE = 0.25  # what a test against an earlier incumbent counts
 LOG_STEPS = (2.5, 1.6)
 LINEAR_STEPS = (0.35, 0.15)  # of the range
 HELP_WEIGHT = 4.0
@@ -37,6 +46,15 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How a change has done against the present incumbent so far, whatever came of it."""
+
+    changes: Mapping[str, Value]
+    pairs: int
+    lead: int  # wins minus losses
+
+
+@dataclass(frozen=True)
 class ResearchContext:
     """What a researcher is shown."""
 
@@ -44,6 +62,7 @@ class ResearchContext:
     tried: Sequence[Tried]
     known: frozenset[str]  # canonical texts of the configurations that are closed: in test, or turned down often
     failures: Mapping[str, int]  # class -> count, the incumbent's on development starts
+    standings: Sequence[Standing]
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ class OfflineResearcher:
         rates = {kind: self._draw_rate(kind, context) for kind in PRIORS}
         while True:
             single = [*self._switches(context), *self._steps(context)]
-            options = [*single, *self._combination(single), self._two_parameters()]
+            options = [*single, *_merge(context), *self._combination(single), self._two_parameters()]
             fresh = [o for o in options if canonical({**context.incumbent, **o.changes}) not in context.known]
             if fresh:
                 chosen = fresh[self._index([rates[option.kind] * option.weight for option in fresh])]
@@ -117,7 +136,7 @@ class OfflineResearcher:
             now = float(context.incumbent[parameter.name])
             for up in (False, True):
                 tries = _tries(parameter, context, up)
-                value = _moved(parameter, now, up, min(tries, len(LOG_STEPS) - 1))
+                value = _moved(parameter, now, up, min(int(tries), len(LOG_STEPS) - 1))
                 if value != now:
                     weight = _weight(parameter, tries, context)
                     options.append(_Option("parameter", {parameter.name: value}, weight))
@@ -160,20 +179,38 @@ class OfflineResearcher:
         return f"{name} {_text(context.incumbent[name])} → {_text(value)} ({about})"
 
 
-def _weight(item: Idea | Parameter, tries: int, context: ResearchContext) -> float:
+def _merge(context: ResearchContext) -> list[_Option]:
+    """Return all changes that lead against the incumbent as one; none unless there are two."""
+    leading = [item for item in context.standings if item.lead >= MERGE_LEAD and item.lead >= MERGE_SHARE * item.pairs]
+    changes: dict[str, Value] = {}
+    for item in sorted(leading, key=lambda item: item.lead):  # where two want the same parameter, the stronger has it
+        changes |= item.changes
+    if len(leading) < 2 or any(changes == item.changes for item in context.standings):
+        return []
+    return [_Option("merge", changes, 1.0 + HELP_WEIGHT)]
+
+
+def _weight(item: Idea | Parameter, tries: float, context: ResearchContext) -> float:
     """Return how much a change of `item` deserves a try: it claims to help, and was tried little."""
     total = sum(context.failures.values())
     helped = sum(count for name, count in context.failures.items() if name in item.helps)
     return (1.0 + HELP_WEIGHT * (helped / total if total else 0.0)) / (1.0 + tries) ** 2
 
 
-def _tries(item: Idea | Parameter, context: ResearchContext, up: bool | None = None) -> int:
-    """Return how often `item` was changed; with `up`, only to beyond where the incumbent has it, on that side."""
-    tried = [entry.changes[item.name] for entry in context.tried if item.name in entry.changes]
-    if up is None:
-        return len(tried)
+def _tries(item: Idea | Parameter, context: ResearchContext, up: bool | None = None) -> float:
+    """Return how often `item` was changed; with `up`, only to beyond where the incumbent has it, on that side.
+
+    What was tried against an earlier incumbent says little about this one: changes work together.
+    """
     now = context.incumbent[item.name]
-    return sum(value > now if up else value < now for value in tried)
+    tries = 0.0
+    for tried in context.tried:
+        if tried.verdict == "accept":
+            tries *= STALE
+        elif item.name in tried.changes:
+            value = tried.changes[item.name]
+            tries += up is None or (value > now if up else value < now)
+    return tries
 
 
 def _moved(parameter: Parameter, now: float, up: bool, size: int) -> float:

@@ -4,14 +4,14 @@ from collections import Counter
 from pathlib import Path
 
 import policies
-from coordinator.research.offline import OfflineResearcher, ResearchContext, Tried, canonical
+from coordinator.research.offline import OfflineResearcher, ResearchContext, Standing, Tried, canonical
 from policies.space import load_space
 
 SPACE = load_space(Path(policies.__file__).parent / "push_t")
 
 
 def context(**changes: object) -> ResearchContext:
-    blank = {"incumbent": SPACE.defaults(), "tried": (), "known": frozenset(), "failures": {}}
+    blank = {"incumbent": SPACE.defaults(), "tried": (), "known": frozenset(), "failures": {}, "standings": ()}
     return ResearchContext(**{**blank, **changes})  # type: ignore[arg-type]
 
 
@@ -60,3 +60,29 @@ def test_it_never_runs_dry_even_with_every_idea_on() -> None:
     all_on = {**SPACE.defaults(), **{idea.name: True for idea in SPACE.ideas}}
     for _ in range(50):
         assert researcher.propose(context(incumbent=all_on)).changes
+
+
+def test_what_leads_is_merged_and_the_stronger_has_a_parameter_that_two_want() -> None:
+    leading = (
+        Standing({"choose_by_model": True}, 8, 6),
+        Standing({"push_speed_m_s": 0.08}, 8, 4),
+        Standing({"push_speed_m_s": 0.3}, 8, 2),
+        Standing({"ease_motion": True}, 8, 1),
+        Standing({"average_looks": True}, 40, 4),
+    )
+    researcher = OfflineResearcher(SPACE, 6)
+    proposals = [researcher.propose(context(standings=leading)) for _ in range(50)]
+    merged = [proposal.changes for proposal in proposals if proposal.kind == "merge"]
+    assert merged
+    assert all(changes == {"choose_by_model": True, "push_speed_m_s": 0.08} for changes in merged)
+
+
+def test_what_failed_on_an_earlier_incumbent_soon_gets_another_chance() -> None:
+    failed = Tried("parameter", {"push_speed_m_s": 0.08}, "reject", -2)
+    accepted = Tried("switch", {"choose_by_model": True}, "accept", 8)
+    counts = []
+    for tried in ((accepted, failed, failed), (failed, failed, accepted)):
+        researcher = OfflineResearcher(SPACE, 7)
+        proposals = [researcher.propose(context(tried=tried)) for _ in range(400)]
+        counts.append(sum(item.changes.get("push_speed_m_s", 1.0) < 0.2 for item in proposals))
+    assert counts[1] > counts[0]

@@ -192,6 +192,17 @@ def test_a_lease_may_arrive_twice(path: Path) -> None:
         assert ledger.pending_count(NOW_S) == 1
 
 
+def test_a_lease_is_kept_whole_or_not_at_all(path: Path) -> None:
+    whole = lease("a1", "a2")
+    broken = replace(whole, assignments=(whole.assignments[0], replace(whole.assignments[1], seed=1 << 70)))
+    with Ledger(path, EDGE) as ledger:
+        with pytest.raises(OverflowError):
+            ledger.add_lease(broken)
+        assert ledger.pending_count(NOW_S) == 0
+        assert ledger.add_lease(whole)
+        assert ledger.pending_count(NOW_S) == 2
+
+
 def test_an_assignment_that_comes_in_two_leases_is_run_once(path: Path) -> None:
     with Ledger(path, EDGE) as ledger:
         ledger.add_lease(lease("a1", "a2"))

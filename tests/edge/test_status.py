@@ -53,7 +53,12 @@ def test_a_reader_never_sees_half_a_status(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     statuses = [replace(STATUS, sequence=number, detail="x" * (10 * number)) for number in range(300)]
     write_status(path, statuses[0])
-    writer = threading.Thread(target=lambda: [write_status(path, status) for status in statuses])
+
+    def write_all() -> None:
+        for status in statuses:
+            write_status(path, status)
+
+    writer = threading.Thread(target=write_all)
     writer.start()
     seen = [read_status(path)]
     while writer.is_alive():

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +178,23 @@ def test_build_writes_the_format_byte_for_byte(folder: Path) -> None:
     assert bundle.build(folder, {}, {}, None) == PAYLOAD
 
 
+def test_the_signed_bytes_are_a_map_of_three_and_a_key_is_named_by_its_hash() -> None:
+    wanted = {"payload": PAYLOAD, "signature": SIGNATURE, "key_id": sha256(public(KEY))[:16]}
+    assert msgpack.packb(wanted) == GOOD
+
+
 def test_what_was_built_and_signed_opens_to_the_same_content() -> None:
     opened = open_bundle(GOOD, [public(OTHER_KEY), public(KEY)])
     assert opened.files == FILES
     assert vars(opened.manifest) == said()
     assert opened.id == sha256(GOOD)
+
+
+def test_what_was_opened_cannot_be_changed() -> None:
+    opened = open_bundle(GOOD, [public(KEY)])
+    for item, field in ((opened, "id"), (opened.manifest, "entry")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(item, field, "other")
 
 
 def test_the_shipped_policy_survives_the_journey() -> None:
@@ -212,7 +224,7 @@ def test_any_files_params_and_provenance_come_back(
         source = write(Path(place) / "source", FILES | extra)
         opened = open_bundle(signed(bundle.build(source, params, provenance, parent)), [public(KEY)])
         assert opened.files == FILES | extra
-        assert opened.manifest.params == DEFAULTS | params
+        assert opened.manifest.params == DEFAULTS | dict(params)
         assert (opened.manifest.provenance, opened.manifest.parent) == (provenance, parent)
         assert read_unpacked(unpack(opened, Path(place) / "bundles")) == opened.manifest
 
@@ -659,6 +671,12 @@ def test_an_unpacked_bundle_lies_under_its_name_and_is_read_only(tmp_path: Path)
     assert stat.S_IMODE(final.stat().st_mode) == 0o755
     assert list(into.iterdir()) == [final]
     assert read_unpacked(final) == OPENED.manifest
+
+
+def test_unpacking_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    unpack(OPENED, tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_unpacking_again_changes_nothing(tmp_path: Path) -> None:

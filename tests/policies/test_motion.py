@@ -141,6 +141,14 @@ def test_an_eased_line_starts_and_ends_at_rest_within_its_acceleration(
     assert distance_m / (len(robot.targets) / POLICY_HZ) <= speed * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("acceleration", [GENTLE_M_S2, BRISK_M_S2])
+def test_an_eased_line_in_a_hurry_uses_the_acceleration_it_may(acceleration: float) -> None:
+    robot = IdealRobot()
+    Mover(robot).line(HOME_M + np.array([0.0, 0.4, 0.0]), 100.0, acceleration)
+    peak = np.linalg.norm(np.diff(path(robot), 2, axis=0), axis=1).max() * POLICY_HZ**2
+    assert 0.9 * acceleration <= peak <= acceleration
+
+
 @LAW
 @given(goal=PLACES, speed=SPEEDS, acceleration=ACCELERATIONS)
 def test_an_eased_line_is_the_same_there_and_back(goal: Array, speed: float, acceleration: float) -> None:
@@ -296,8 +304,10 @@ def test_settling_waits_until_the_tool_is_slow() -> None:
 
 
 def test_even_no_patience_is_one_look() -> None:
-    robot = IdealRobot()
-    assert Mover(robot).settle(1.0, 0.0) == 0.0
+    robot = IdealRobot(bias_m=np.array([0.004, 0.0, 0.0]))
+    mover = Mover(robot)
+    mover.sent_m = HOME_M
+    assert mover.settle(0.0, 0.0) == pytest.approx(0.004)
     assert len(robot.targets) == 1
 
 

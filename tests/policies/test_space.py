@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_every_line_of_the_file_is_in_the_space() -> None:
     )
     assert wanted == SPACE
     assert [item.name for item in SPACE.items] == ["speed_m_s", "offset_m", "tries", "ease"]
+
+
+@pytest.mark.parametrize("field", ["name", "default", "entry"])
+def test_a_space_cannot_be_changed(field: str) -> None:
+    for item in (SPACE, *SPACE.items):
+        if hasattr(item, field):
+            with pytest.raises(FrozenInstanceError):
+                setattr(item, field, "other")
 
 
 def test_a_policy_may_have_nothing_to_vary() -> None:

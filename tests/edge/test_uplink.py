@@ -1,0 +1,560 @@
+"""The uplink carries evidence up and verified work down, over a real loopback to an emulated coordinator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zenoh
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge.emulation.stations import make_stations
+from edge.ledger import Ledger
+from edge.records import PROTOCOL, Assignment, Lease, Outcome, Trial, decode, encode
+from edge.uplink.__main__ import FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S, back_off_s
+from edge.uplink.courier import AFTER_REFUSAL_S, BATCH, STOCK, Courier
+from edge.uplink.memory import group_memory_mb
+from edge.uplink.network import Coordinator, NoAnswer, Refused
+from edge.uplink.settings import Settings, UplinkError
+from policies import bundle
+
+NOW_S = 1_700_000_000.0
+LONG_S = 60.0  # bound of a wait; nothing is measured by it
+KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+POLICY = Path(bundle.__file__).parent / "push_t"
+TRIAL = Trial(
+    edge="station-1", epoch="", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle="b" * 64,
+    start_id="dev-1", purpose="screen", seed=7, outcome=Outcome.SUCCESS, cause="", detail="done", progress=1.0,
+    measures={"coverage": 0.97}, achieved_start={}, reset_s=9.0, reset_tries=1, trial_s=20.0, policy_steps=600,
+    wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=NOW_S, ended_unix_s=NOW_S + 1.5, station_hash="5" * 64,
+    calibration_hash="6" * 64, software="s", recording="",
+)  # fmt: skip
+Reply = Callable[[bytes], bytes | None]  # None leaves the question open
+
+
+@dataclass
+class Desk:
+    """What an emulated coordinator answers, and what it was asked."""
+
+    replies: dict[str, Reply] = field(default_factory=dict)
+    asked: list[tuple[str, bytes, bytes]] = field(default_factory=list)  # key, payload, attachment
+    statuses: list[Any] = field(default_factory=list)
+    here: threading.Event = field(default_factory=threading.Event)
+    away: threading.Event = field(default_factory=threading.Event)
+    status_came: threading.Event = field(default_factory=threading.Event)
+    trial_came: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, query: zenoh.Query) -> None:
+        key = str(query.key_expr)
+        payload, attachment = (b"" if part is None else part.to_bytes() for part in (query.payload, query.attachment))
+        self.asked.append((key, payload, attachment))
+        try:
+            said = self.replies.get(key, refuse("nobody knows"))(payload)
+        except LookupError as error:
+            query.reply_err(str(error.args[0]).encode())
+        else:
+            if said is not None:
+                query.reply(key, said)
+        finally:
+            query.drop()
+        if key == "enpire/trials":
+            self.trial_came.set()
+
+    def alive(self, sample: zenoh.Sample) -> None:
+        (self.here if sample.kind == zenoh.SampleKind.PUT else self.away).set()
+
+    def status(self, sample: zenoh.Sample) -> None:
+        self.statuses.append((str(sample.key_expr), sample.payload.to_bytes()))
+        self.status_came.set()
+
+    def keys(self, topic: str) -> list[str]:
+        """Return the keys of a topic that were asked for."""
+        return [key for key, _, _ in self.asked if key.startswith(f"enpire/{topic}")]
+
+
+def refuse(sentence: str) -> Reply:
+    def reply(payload: bytes) -> bytes:
+        raise LookupError(sentence)
+
+    return reply
+
+
+def say(value: object) -> Reply:
+    return lambda payload: value if isinstance(value, bytes) else bytes(msgpack.packb(value))
+
+
+def leases(*items: Lease) -> Reply:
+    return say([encode(item) for item in items])
+
+
+def open_question(payload: bytes) -> None:
+    return None
+
+
+def free_endpoint() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp/127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextmanager
+def listening(endpoint: str, desk: Desk) -> Iterator[None]:
+    """Answer on an endpoint as a coordinator does."""
+    config = zenoh.Config()
+    for key, value in (
+        ("mode", "router"), ("listen/endpoints", [endpoint]), ("scouting/multicast/enabled", False),
+        ("scouting/gossip/enabled", False), ("transport/shared_memory/enabled", False),
+    ):  # fmt: skip
+        config.insert_json5(key, json.dumps(value))
+    with zenoh.open(config) as session:
+        declared = [
+            session.declare_queryable("enpire/**", desk.answer),
+            session.liveliness().declare_subscriber("enpire/alive/*", desk.alive, history=True),
+            session.declare_subscriber("enpire/status/*", desk.status),
+        ]
+        assert declared
+        yield
+
+
+def until_heard(line: Coordinator, desk: Desk) -> None:
+    """Wait until questions of the line reach the desk."""
+    desk.replies["enpire/hello"] = say(b"hello")
+    deadline_s = time.monotonic() + LONG_S
+    while time.monotonic() < deadline_s:
+        try:
+            assert line.ask("enpire/hello") == b"hello"
+        except NoAnswer:
+            continue
+        desk.asked.clear()
+        return
+    pytest.fail("the coordinator was not found")
+
+
+@dataclass
+class Here:
+    desk: Desk
+    settings: Settings
+    ledger: Ledger
+    line: Coordinator
+    courier: Courier
+
+    def seal(self, count: int, recording: bytes = b"") -> list[Trial]:
+        """Put finished trials into the ledger, each with a recording of its own where there is one."""
+        names = [f"t{time.monotonic_ns()}-{number}" for number in range(count)]
+        self.ledger.add_lease(lease(*names, lease_id=names[0]))
+        trials = []
+        for name in names:
+            found = self.ledger.next_assignment(NOW_S)
+            assert found is not None
+            sequence = self.ledger.open_trial(*found, NOW_S)
+            data = recording and recording + name.encode()
+            path = self.settings.folder / f"{name}.mcap" if data else None
+            if path is not None:
+                path.write_bytes(data)
+            sha256 = hashlib.sha256(data).hexdigest() if data else ""
+            trial = replace(TRIAL, epoch=self.ledger.epoch, sequence=sequence, assignment_id=name, recording=sha256)
+            self.ledger.seal(trial, path)
+            trials.append(trial)
+        return trials
+
+
+@pytest.fixture(scope="module")
+def line() -> Iterator[tuple[Desk, Coordinator]]:
+    desk, endpoint = Desk(), free_endpoint()
+    with listening(endpoint, desk), Coordinator(endpoint, "station-1") as coordinator:
+        until_heard(coordinator, desk)
+        yield desk, coordinator
+
+
+@pytest.fixture
+def here(line: tuple[Desk, Coordinator], tmp_path: Path) -> Iterator[Here]:
+    desk, coordinator = line
+    desk.replies.clear()
+    desk.asked.clear()
+    trusted = (KEY.public_key().public_bytes_raw(),)
+    settings = Settings(tmp_path, "station-1", "push_t", coordinator.endpoint, trusted, "5" * 64, "6" * 64)
+    with Ledger(settings.ledger_path, "station-1") as ledger:
+        yield Here(desk, settings, ledger, coordinator, Courier(settings, ledger, coordinator, "s"))
+
+
+def signed(key: Ed25519PrivateKey = KEY, task: str = "push_t", folder: Path | None = None) -> bytes:
+    """Return a signed bundle of the seed policy, for a task."""
+    if folder is not None:
+        for file in POLICY.glob("*.*"):
+            text = file.read_text()
+            (folder / file.name).write_text(text.replace('task = "push_t"', f'task = "{task}"'))
+    payload = bundle.build(folder or POLICY, {}, {}, None)
+    return bundle.pack_signed(payload, key.sign(payload), bundle.key_id(key.public_key().public_bytes_raw()))
+
+
+def lease(*names: str, lease_id: str = "l1", sha256: str = "b" * 64, **values: Any) -> Lease:
+    items = tuple(Assignment(name, sha256, "dev-1", {"x_m": 0.3}, 7, "screen") for name in names)
+    return replace(Lease(lease_id, "push_t", items, NOW_S + 600.0), **values)
+
+
+def test_work_is_kept_with_its_verified_bundle_and_no_more_is_asked_for_than_is_needed(here: Here) -> None:
+    data = signed()
+    sha256 = bundle.bundle_id(data)
+    here.desk.replies |= {
+        "enpire/lease": leases(lease("a1", "a2", sha256=sha256)), f"enpire/bundle/{sha256}": say(data)
+    }  # fmt: skip
+    here.courier.memory_mb = 310.0
+    here.courier.fetch_work(NOW_S)
+    assert here.ledger.pending_count(NOW_S) == 2
+    assert bundle.read_unpacked(here.settings.bundles / sha256).task == "push_t"
+    [(_, question, _)] = [item for item in here.desk.asked if item[0] == "enpire/lease"]
+    assert msgpack.unpackb(question) == {
+        "protocol": PROTOCOL, "edge": "station-1", "epoch": here.ledger.epoch, "task": "push_t", "wants": STOCK,
+        "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s", "memory_mb": 310.0,
+    }  # fmt: skip
+    here.courier.fetch_work(NOW_S + 60.0)
+    assert len(here.desk.asked) == 2
+    found = here.ledger.next_assignment(NOW_S)
+    assert found is not None
+    here.ledger.open_trial(*found, NOW_S)
+    here.desk.replies["enpire/lease"] = leases(lease("a3", sha256=sha256, lease_id="l2"))
+    here.courier.fetch_work(NOW_S + 60.0)
+    assert msgpack.unpackb(here.desk.asked[-1][1])["wants"] == 1
+    assert len(here.desk.keys("bundle")) == 1  # it is here already
+    assert here.ledger.pending_count(NOW_S) == 2
+
+
+def test_a_lease_waits_for_its_bundle_and_is_not_asked_for_again(here: Here) -> None:
+    data = signed()
+    sha256 = bundle.bundle_id(data)
+    here.desk.replies |= {
+        "enpire/lease": leases(lease("a1", sha256=sha256)), f"enpire/bundle/{sha256}": open_question
+    }  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(NoAnswer):
+            here.courier.fetch_work(NOW_S)
+        assert here.ledger.pending_count(NOW_S) == 0
+        assert not here.settings.bundles.exists()
+    here.desk.replies[f"enpire/bundle/{sha256}"] = say(data)
+    here.courier.fetch_work(NOW_S)
+    assert here.ledger.pending_count(NOW_S) == 1
+    assert len(here.desk.keys("lease")) == 1
+
+
+def named(data: bytes) -> tuple[str, Reply]:
+    """Return the name that these bytes rightly have, and the answer that sends them."""
+    return bundle.bundle_id(data), say(data)
+
+
+def altered(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+# What stands for a bundle -> (its name, what comes when it is asked for).
+Forge = Callable[[Path], tuple[str, Reply]]
+ATTACKS: dict[str, Forge] = {
+    "signed by a stranger": lambda folder: named(signed(STRANGER)),
+    "altered on the way": lambda folder: (bundle.bundle_id(signed()), say(altered(signed()))),
+    "altered and renamed": lambda folder: named(altered(signed())),
+    "another bundle": lambda folder: ("c" * 64, say(signed())),
+    "for another task": lambda folder: named(signed(task="knitting", folder=folder)),
+    "noise": lambda folder: named(b"noise"),
+    "nothing": lambda folder: named(b""),
+    "not there": lambda folder: ("d" * 64, refuse("no bundle of that name")),
+}
+
+
+@pytest.mark.parametrize("forge", ATTACKS.values(), ids=ATTACKS.keys())
+def test_a_bundle_that_is_not_right_is_never_unpacked_and_never_asked_for_again(
+    here: Here, tmp_path: Path, forge: Forge
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    sha256, reply = forge(source)
+    here.desk.replies |= {"enpire/lease": leases(lease("a1", sha256=sha256)), f"enpire/bundle/{sha256}": reply}
+    for turn in range(3):
+        here.courier.fetch_work(NOW_S + 10.0 * turn)
+        assert here.ledger.pending_count(NOW_S) == 0
+        assert not here.settings.bundles.exists()
+        assert sha256[:12] in here.courier.refusal
+        assert "\n" not in here.courier.refusal
+    assert len(here.desk.keys("lease")) == 3
+    assert len(here.desk.keys("bundle")) == 1
+
+
+@pytest.mark.parametrize("name", ["", "../ledger.db", "b" * 63, "B" * 64, "b" * 64 + "\n", "*", "b" * 64 + "/.."])
+def test_a_bundle_s_name_that_is_no_hash_is_not_asked_for(here: Here, name: str) -> None:
+    here.desk.replies["enpire/lease"] = leases(lease("a1", sha256=name))
+    here.courier.fetch_work(NOW_S)
+    assert here.ledger.pending_count(NOW_S) == 0
+    assert "is not the name of a bundle" in here.courier.refusal
+    assert here.desk.keys("bundle") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "refusal"),
+    [
+        ({"task": "knitting"}, "knitting"),
+        ({"expires_unix_s": NOW_S}, ""),
+        ({"expires_unix_s": NOW_S - 1.0}, ""),
+        ({"expires_unix_s": float("nan")}, ""),
+    ],
+)
+def test_a_lease_that_is_not_for_here_and_now_is_not_taken(here: Here, values: dict[str, Any], refusal: str) -> None:
+    here.desk.replies["enpire/lease"] = leases(lease("a1", **values))
+    here.courier.fetch_work(NOW_S)
+    assert here.ledger.next_assignment(NOW_S - 60.0) is None
+    assert here.desk.keys("bundle") == []
+    assert refusal in here.courier.refusal
+
+
+@pytest.mark.parametrize(
+    "reply", [say(b"\xc1"), say(5), say([5]), say([b"noise"]), say([encode(TRIAL)]), refuse("no room for you")]
+)
+def test_an_answer_that_is_no_lease_is_said_and_asked_for_again_only_later(here: Here, reply: Reply) -> None:
+    here.desk.replies["enpire/lease"] = reply
+    for share in (0.0, 0.5, 1.0):
+        here.courier.fetch_work(NOW_S + share * AFTER_REFUSAL_S)
+    assert here.courier.refusal.startswith("no lease: ")
+    assert len(here.desk.keys("lease")) == 1
+    here.courier.fetch_work(NOW_S + 10.0)
+    assert len(here.desk.keys("lease")) == 2
+
+
+def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
+    first, second, third = here.seal(3)
+    bodies = [encode(trial) for trial in (first, second, third)]
+    here.desk.replies["enpire/trials"] = open_question
+    for _ in range(2):
+        with pytest.raises(NoAnswer):
+            here.courier.send_trials()
+    strange = ("station-2", first.epoch, third.sequence)
+    here.desk.replies["enpire/trials"] = say({"acked": [first.identity, strange], "refused": [[*second.identity, "?"]]})
+    assert here.courier.send_trials() == 3
+    assert [msgpack.unpackb(payload) for _, payload, _ in here.desk.asked] == [bodies] * 3
+    assert here.ledger.unacked(9) == bodies[2:]
+    assert "refused trial" in here.courier.refusal
+    here.desk.replies["enpire/trials"] = say({"acked": [third.identity], "refused": []})
+    assert [here.courier.send_trials() for _ in range(2)] == [1, 0]
+    assert len(here.desk.asked) == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\xc1", 5, [], None, {"acked": [["station-1"]]}, {"acked": ["station-1"]}, {"acked": [[1, 2, 3]]},
+     {"acked": [["station-1", "e", "1"]]}],
+)  # fmt: skip
+def test_an_answer_that_names_no_trials_marks_none(here: Here, answer: object) -> None:
+    [trial] = here.seal(1)
+    here.desk.replies["enpire/trials"] = say(answer)
+    with pytest.raises(NoAnswer):
+        here.courier.send_trials()
+    assert here.ledger.unacked(9) == [encode(trial)]
+
+
+def test_a_refusal_of_the_whole_batch_leaves_it_to_be_sent_again(here: Here) -> None:
+    [trial] = here.seal(1)
+    here.desk.replies["enpire/trials"] = refuse("not a batch")
+    with pytest.raises(Refused, match="not a batch"):
+        here.courier.send_trials()
+    assert here.ledger.unacked(9) == [encode(trial)]
+
+
+def test_many_trials_go_in_batches_before_recordings(here: Here) -> None:
+    trials = here.seal(BATCH + 3, b"picture")
+    kept: list[bytes] = []
+
+    def keep(payload: bytes) -> bytes:
+        bodies = msgpack.unpackb(payload)
+        kept.extend(bodies)
+        return bytes(msgpack.packb({"acked": [decode(Trial, body).identity for body in bodies]}))
+
+    here.desk.replies |= {"enpire/trials": keep, "enpire/lease": leases()}
+    here.desk.replies |= {f"enpire/recording/{trial.recording}": say(b"ok") for trial in trials}
+    assert here.courier.turn(NOW_S)
+    assert here.desk.keys("recording") == []
+    assert not here.courier.turn(NOW_S)
+    assert len(here.desk.keys("recording")) == 1
+    assert kept == [encode(trial) for trial in trials]
+
+
+def test_recordings_of_kept_trials_are_sent_whole_one_a_time_and_once(here: Here) -> None:
+    trials = here.seal(2, b"picture")
+    here.courier.send_recording()
+    assert here.desk.asked == []
+    here.ledger.acknowledge([trial.identity for trial in trials])
+    here.desk.replies |= {f"enpire/recording/{trial.recording}": say(b"ok") for trial in trials}
+    for _ in range(3):
+        here.courier.send_recording()
+    assert [(key, hashlib.sha256(payload).hexdigest(), who) for key, payload, who in here.desk.asked] == [
+        (f"enpire/recording/{trial.recording}", trial.recording, b"station-1") for trial in trials
+    ]
+    assert here.ledger.unsent_recordings(9) == []
+
+
+def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here) -> None:
+    lost, unwanted, good = here.seal(3, b"picture")
+    here.ledger.acknowledge([trial.identity for trial in (lost, unwanted, good)])
+    [path] = [path for sha256, path in here.ledger.unsent_recordings(9) if sha256 == lost.recording]
+    path.unlink()
+    here.desk.replies |= {
+        f"enpire/recording/{unwanted.recording}": refuse("too large"), f"enpire/recording/{good.recording}": say(b"ok")
+    }  # fmt: skip
+    said = []
+    for _ in range(4):
+        here.courier.send_recording()
+        said.append(here.courier.refusal)
+    assert "No such file" in said[0]
+    assert "too large" in said[1]
+    assert here.desk.keys("recording") == [f"enpire/recording/{trial.recording}" for trial in (unwanted, good)]
+    assert [sha256 for sha256, _ in here.ledger.unsent_recordings(9)] == [lost.recording, unwanted.recording]
+
+
+def test_a_recording_without_an_answer_is_sent_again(here: Here) -> None:
+    [trial] = here.seal(1, b"picture")
+    here.ledger.acknowledge([trial.identity])
+    here.desk.replies[f"enpire/recording/{trial.recording}"] = open_question
+    with pytest.raises(NoAnswer):
+        here.courier.send_recording()
+    here.desk.replies[f"enpire/recording/{trial.recording}"] = say(b"ok")
+    here.courier.send_recording()
+    assert here.ledger.unsent_recordings(9) == []
+
+
+def test_last_words_say_whether_anything_is_left(here: Here) -> None:
+    [trial] = here.seal(1)
+    here.desk.replies["enpire/trials"] = open_question
+    assert not here.courier.send_last(0.1)
+    assert here.ledger.unacked(9) == [encode(trial)]
+    here.desk.replies["enpire/trials"] = say({"acked": [trial.identity]})
+    assert here.courier.send_last(LONG_S)
+    assert here.ledger.unacked(9) == []
+
+
+def test_a_refusal_carries_its_sentence(here: Here) -> None:
+    here.desk.replies["enpire/lease"] = refuse("Bänk 7 is not enrolled")
+    with pytest.raises(Refused, match="Bänk 7 is not enrolled"):
+        here.line.ask("enpire/lease")
+
+
+def test_the_coordinator_may_come_later_and_sees_who_is_there(tmp_path: Path) -> None:
+    desk, endpoint = Desk(), free_endpoint()
+    with Coordinator(endpoint, "station-1") as line:
+        with pytest.raises(NoAnswer):
+            line.ask("enpire/lease")
+        line.publish_status(b"nobody hears this")
+        with listening(endpoint, desk):
+            until_heard(line, desk)
+            assert desk.here.wait(LONG_S)
+            assert not desk.away.is_set()
+            deadline_s = time.monotonic() + LONG_S
+            while not desk.status_came.is_set() and time.monotonic() < deadline_s:
+                line.publish_status(b"resetting")
+            assert desk.statuses[0] == ("enpire/status/station-1", b"resetting")
+            line.close()
+            assert desk.away.wait(LONG_S)
+
+
+def test_an_endpoint_that_is_none_is_refused() -> None:
+    with pytest.raises(UplinkError, match=r"pigeon/127\.0\.0\.1:1"):
+        Coordinator("pigeon/127.0.0.1:1", "station-1")
+
+
+def test_waits_after_failures_grow_to_a_limit_and_differ_across_a_fleet() -> None:
+    for draw in (0.0, 0.5, 0.999):
+        waits = [back_off_s(failures, draw) for failures in range(1, 2000)]
+        assert waits == sorted(waits)
+        assert FIRST_BACK_OFF_S / 2 <= waits[0] <= FIRST_BACK_OFF_S
+        assert LONGEST_BACK_OFF_S / 2 <= waits[-1] <= LONGEST_BACK_OFF_S
+    assert len({back_off_s(3, draw / 10) for draw in range(10)}) == 10
+
+
+@pytest.mark.parametrize("arguments", [[], ["/nowhere"]])
+def test_an_uplink_without_a_station_says_so_and_refuses_its_configuration(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "edge.uplink", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_process_carries_until_sigterm_and_reports_meanwhile(tmp_path: Path) -> None:
+    desk, endpoint = Desk(), free_endpoint()
+    make_stations(tmp_path, 1, 3, "push_t", endpoint, [])
+    folder = tmp_path / "station-1"
+    with Ledger(folder / "ledger.db", "station-1") as ledger:
+        ledger.add_lease(lease("a1", "a2"))
+        for sequence in (1, 2):
+            found = ledger.next_assignment(NOW_S)
+            assert found is not None
+            assert ledger.open_trial(*found, NOW_S) == sequence
+        trials = [replace(TRIAL, epoch=ledger.epoch, sequence=n, assignment_id=f"a{n}") for n in (1, 2)]
+        ledger.seal(trials[0], None)
+        desk.replies |= {
+            "enpire/trials": say({"acked": [trial.identity for trial in trials]}), "enpire/lease": leases()
+        }  # fmt: skip
+        with (
+            listening(endpoint, desk),
+            subprocess.Popen([sys.executable, "-m", "edge.uplink", str(folder)], stderr=subprocess.PIPE) as uplink,
+        ):
+            try:
+                assert desk.trial_came.wait(LONG_S)
+                assert desk.status_came.wait(LONG_S)
+                ledger.seal(trials[1], None)
+                uplink.send_signal(signal.SIGINT)  # a Ctrl-C is for the supervisor
+                uplink.terminate()
+                uplink.communicate(timeout=LONG_S)
+            finally:
+                uplink.kill()
+        assert uplink.returncode == 0
+        assert desk.away.wait(LONG_S)
+        assert ledger.unacked(9) == []
+    status = msgpack.unpackb(desk.statuses[0][1])
+    assert (status["edge"], status["detail"]) == ("station-1", "the station has not started yet")
+    assert status["memory_mb"] > 0
+
+
+@contextmanager
+def group(code: str, processes: int = 1) -> Iterator[int]:
+    """Run a program in a process group of its own, and give the group's number once all its processes are there."""
+    command = [sys.executable, "-S", "-c", f"{code}\nprint(flush=True)\ninput()"]
+    with subprocess.Popen(
+        command, process_group=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(processes)] == [b"\n"] * processes
+        yield process.pid
+
+
+def test_a_group_s_memory_is_what_its_processes_hold() -> None:
+    with group("") as idle, group("kept = b'x' * 50_000_000") as busy:
+        difference_mb = group_memory_mb(busy) - group_memory_mb(idle)
+        assert 45.0 < difference_mb < 60.0
+    assert group_memory_mb(busy) == 0.0
+
+
+def test_pages_that_processes_share_are_counted_once() -> None:
+    forks = "import os\nkept = b'x' * 50_000_000\nos.fork() and os.fork()"
+    with group("") as idle, group(forks, processes=3) as shared:
+        assert 50.0 < group_memory_mb(shared) < 100.0 + group_memory_mb(idle)
+
+
+def test_the_uplink_counts_its_group_and_the_supervisor_outside() -> None:
+    counting = "from edge.uplink.memory import own_group_memory_mb as own; print(own())"
+    supervisor = "import subprocess, sys\nkept = b'x' * {}\n" + (
+        f"subprocess.run([sys.executable, '-c', {counting!r}], process_group=0, check=True)"
+    )
+    counted_mb = [
+        float(subprocess.run([sys.executable, "-c", supervisor.format(size)], capture_output=True, check=True).stdout)
+        for size in (0, 50_000_000)
+    ]
+    assert counted_mb[0] > 0.0
+    assert 45.0 < counted_mb[1] - counted_mb[0] < 60.0
