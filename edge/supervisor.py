@@ -3,7 +3,7 @@
 - All of them are in one process group of their own, so that a Ctrl-C at the terminal reaches only the supervisor.
 - The first command is the station: when it ends well, all end. Exit code 2 means that its configuration was refused,
   which no restart cures.
-- A command that dies quickly many times in a row stops everything, with the reason.
+- A command that dies quickly many times in a row, or cannot be started at all, stops everything, with the reason.
 - Stopping: SIGTERM to each in the order given, waiting for it, so that the uplink can still send the last trials.
 - When the supervisor itself is killed the kernel kills its children.
 """
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 LOG = logging.getLogger("edge.supervisor")
 PR_SET_PDEATHSIG = 1
 CONFIGURATION_REFUSED = 2
+CANNOT_START = 127  # as a shell says it
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child may only call, not load
 
@@ -54,7 +55,8 @@ class _Child:
 def supervise(commands: Sequence[list[str]], restarts: Restarts | None = None) -> int:
     """Run the commands until the first one ends well, one gives up, or SIGTERM or SIGINT comes.
 
-    Call it from the main thread. Returns 0, or the exit code that stopped everything.
+    Call it from the main thread. Returns 0, or the exit code that stopped everything; 127 where a
+    command could not be started.
     """
     restarts = restarts or Restarts()
     watched = {*STOP_SIGNALS, signal.SIGCHLD}
@@ -63,8 +65,8 @@ def supervise(commands: Sequence[list[str]], restarts: Restarts | None = None) -
     try:
         while True:
             for child in children:
-                if child.process is None and time.monotonic() >= child.start_at_s:
-                    _start(child, children)
+                if child.process is None and time.monotonic() >= child.start_at_s and not _start(child, children):
+                    return CANNOT_START
             came = signal.sigtimedwait(watched, _until_next_start_s(children))
             if came is not None and came.si_signo in STOP_SIGNALS:
                 return 0
@@ -77,15 +79,23 @@ def supervise(commands: Sequence[list[str]], restarts: Restarts | None = None) -
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(child: _Child, children: Sequence[_Child]) -> None:
+def _start(child: _Child, children: Sequence[_Child]) -> bool:
+    """Start a command; return False, having said so, where that cannot be done."""
     alive = next((item.process for item in children if item.process is not None), None)
     supervisor = os.getpid()
-    child.process = subprocess.Popen(
-        child.command,
-        process_group=0 if alive is None else os.getpgid(alive.pid),
-        preexec_fn=lambda: _bind_to(supervisor),
-    )
+    try:
+        child.process = subprocess.Popen(
+            child.command,
+            process_group=0 if alive is None else os.getpgid(alive.pid),
+            preexec_fn=lambda: _bind_to(supervisor),
+        )
+    except OSError as error:
+        LOG.error(
+            "cannot start %s: %s; stopping, see that it is installed and may be run", child.command[0], error.strerror
+        )
+        return False
     child.started_s = time.monotonic()
+    return True
 
 
 def _bind_to(supervisor: int) -> None:
@@ -155,4 +165,7 @@ def _gone(process: subprocess.Popen[bytes], grace_s: float) -> bool:
 
 
 def _how(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    # Most real-time signals have no name.
+    return next((item.name for item in signal.Signals if item == -code), f"signal {-code}")

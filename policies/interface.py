@@ -96,7 +96,11 @@ class Robot(Protocol):
     """All that a policy can see and do."""
 
     def observe(self) -> Observation:
-        """Return the newest observation."""
+        """Return the newest observation.
+
+        Raises:
+            TrialOver: the trial has ended.
+        """
         ...
 
     def step(self, target: JointTarget | ToolTarget) -> Observation:

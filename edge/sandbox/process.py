@@ -28,6 +28,7 @@ KINDS = ("finished", "crashed", "hung", "bad_target", "over")
 DETAIL_CHARS = 400
 START_DEADLINE_S = 30.0
 REAP_DEADLINE_S = 5.0
+MOST_ASKED = 1000  # requests in a row that are not a step carried out
 # The child's whole environment: no secret can be in it, and one thread each keeps the fork cheap and honest.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -48,10 +49,15 @@ class PolicyEnd:
 class PolicyHost:
     """One `policies.host` process, restarted when it dies."""
 
-    def __init__(self, memory_mb: int = 512, grace_s: float = 1.0) -> None:
-        """Limit each policy to `memory_mb` of address space and to `grace_s` for ending once its trial is over."""
+    def __init__(self, memory_mb: int = 512, grace_s: float = 1.0, standstill_s: float = 60.0) -> None:
+        """Limit each policy to `memory_mb` of address space and to some wall time.
+
+        `grace_s` is for ending once its trial is over, `standstill_s` for all that it does between two steps: station
+        time passes only with steps, so that the trial's own limit never ends a policy that takes none.
+        """
         self._memory_mb = memory_mb
         self._grace_s = grace_s
+        self._standstill_s = standstill_s
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -103,7 +109,7 @@ class PolicyHost:
         near = self._launch(bundle_dir, entry, params)
         with near:
             try:
-                end = _Trial(near, robot, reply_deadline_s, self._grace_s).serve()
+                end = _Trial(near, robot, reply_deadline_s, self._grace_s, self._standstill_s).serve()
             finally:
                 exit_code = self._reap()
         return end if end.kind != "vanished" else PolicyEnd("crashed", _obituary(exit_code), end.steps)
@@ -149,12 +155,17 @@ class PolicyHost:
 class _Trial:
     """The conversation of one trial, as the edge holds it."""
 
-    def __init__(self, end: socket.socket, robot: Robot, deadline_s: float, grace_s: float) -> None:
+    def __init__(
+        self, end: socket.socket, robot: Robot, deadline_s: float, grace_s: float, standstill_s: float
+    ) -> None:
         self._end = end
         self._robot = robot
         self._deadline_s = deadline_s
         self._grace_s = grace_s
+        self._standstill_s = standstill_s
         self._steps = 0
+        self._asked = 0  # since the last step
+        self._stepped_s = time.monotonic()
         self._over: TrialOver | None = None
         self._over_since_s = 0.0
         _set_timeout(end, deadline_s)
@@ -169,6 +180,8 @@ class _Trial:
                 link.send(self._end, *self._reply(message))
                 if self._over is not None and not self._grace_left():
                     return self._close("over", "")
+                if why := self._standstill():
+                    return self._close("hung", why)
             except TimeoutError:
                 return self._close("hung", f"asked for nothing for {self._deadline_s:g} s of wall time")
             except link.LinkClosed:
@@ -178,7 +191,16 @@ class _Trial:
             except link.BadTarget as error:
                 return self._close("bad_target", str(error))
 
+    def _standstill(self) -> str:
+        """Return why a policy that asks and asks without moving is ended, empty where it may go on."""
+        if self._asked > MOST_ASKED:
+            return f"asked {self._asked} times in a row without a step that was carried out"
+        if time.monotonic() - self._stepped_s > self._standstill_s:
+            return f"took no step for {self._standstill_s:g} s of wall time"
+        return ""
+
     def _reply(self, message: list[Any]) -> tuple[str, object]:
+        self._asked += 1
         try:
             if self._over is not None:
                 raise self._over
@@ -194,6 +216,7 @@ class _Trial:
         if message[0] == "step":
             seen = self._robot.step(link.target_from_message(message))
             self._steps += 1
+            self._asked, self._stepped_s = 0, time.monotonic()
             return link.observation_to_bytes(seen)
         if message == ["observe"]:
             return link.observation_to_bytes(self._robot.observe())
@@ -234,5 +257,7 @@ def _obituary(exit_code: int | None) -> str:
     if exit_code is None:
         return "ended together with its host process"
     if exit_code < 0:
-        return f"its process was ended by {signal.Signals(-exit_code).name}"
+        # Most real-time signals have no name.
+        name = next((item.name for item in signal.Signals if item == -exit_code), f"signal {-exit_code}")
+        return f"its process was ended by {name}"
     return f"its process ended by itself with exit code {exit_code} before the policy returned"

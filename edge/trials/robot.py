@@ -94,11 +94,11 @@ class StationRobot:
 
     def observe(self) -> Observation:
         """Return the newest observation."""
-        return self._observation(self._bench.state())
+        return self._observation(self._check_going_on())
 
     def step(self, target: JointTarget | ToolTarget) -> Observation:
         """Send one target and let one policy period pass."""
-        now_ns = self._check_going_on()
+        now_ns = self._check_going_on().time_ns
         self._joints_rad = self._joints_of(target)
         setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS)
         state = self._bench.advance(setpoint)
@@ -113,7 +113,7 @@ class StationRobot:
 
     def scene(self) -> Scene:
         """Take one picture and return what stands where."""
-        now_ns = self._check_going_on()
+        now_ns = self._check_going_on().time_ns
         picture, found = self._bench.look()
         scene = Scene((now_ns - self._began_ns) * 1e-9, found.objects)
         if self.recording is not None:
@@ -121,8 +121,8 @@ class StationRobot:
             self.recording.camera(now_ns, _jpeg(picture))
         return scene
 
-    def _check_going_on(self) -> int:
-        """Return the station's time, or end the work where it must not go on."""
+    def _check_going_on(self) -> ArmState:
+        """Return the newest measurement, or end the work where it must not go on."""
         state = self._bench.state()
         if self._bench.stop_asked():
             self._end(StopAsked("the station was asked to stop"))
@@ -130,7 +130,7 @@ class StationRobot:
             self._end(SafetyStop(state.fault))
         if state.time_ns - self._began_ns >= self._limit_ns:
             self._end(TimeUp(f"{self._limit_ns * 1e-9:.0f} s of station time are used up"))
-        return state.time_ns
+        return state
 
     def _end(self, why: TrialOver) -> NoReturn:
         self.over = why

@@ -125,6 +125,8 @@ def test_time_runs_out_in_station_time(here: Here) -> None:
     here.robot.begin(1.0)
     with pytest.raises(TimeUp):
         hold(here.robot, 40)
+    with pytest.raises(TimeUp):
+        here.robot.observe()
     assert 1.0 <= here.robot.elapsed_s < 1.1
 
 
@@ -133,6 +135,8 @@ def test_a_latched_motor_fault_stops_the_arm_until_it_is_begun_anew(here: Here) 
     here.world.bank.inject(2, 0xC)
     with pytest.raises(SafetyStop, match="coil too hot"):
         hold(here.robot, 3)
+    with pytest.raises(SafetyStop, match="coil too hot"):
+        here.robot.observe()
     here.robot.begin(60.0)
     here.robot.step(JointTarget(here.robot.observe().joints_rad))
 

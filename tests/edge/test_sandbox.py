@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from edge.sandbox.process import KINDS, PolicyEnd, PolicyHost, SandboxError
+from edge.sandbox.process import KINDS, MOST_ASKED, PolicyEnd, PolicyHost, SandboxError
 from policies.interface import (
     JointTarget,
     Observation,
@@ -44,9 +44,10 @@ SCENE = Scene(0.25, (SceneObject("tee", 0.3, -0.05, 1.0, 1e-4, 1e-3),))
 class Arm:
     """A robot that stays where it is, and keeps hold of the processes that a policy names as joint targets."""
 
-    def __init__(self, steps: int = 1_000_000, fault: Exception | None = None) -> None:
+    def __init__(self, steps: int = 1_000_000, fault: Exception | None = None, reach_m: float = 10.0) -> None:
         self._steps_left = steps
         self._fault = fault
+        self._reach_m = reach_m
         self.watches: dict[int, int] = {}  # process -> descriptor
 
     def observe(self) -> Observation:
@@ -55,6 +56,8 @@ class Arm:
     def step(self, target: JointTarget | ToolTarget) -> Observation:
         if self._fault is not None:
             raise self._fault
+        if isinstance(target, ToolTarget) and np.linalg.norm(target.position_m) > self._reach_m:
+            raise OutOfReach("too far")
         if not self._steps_left:
             raise TrialOver("time is up")
         self._steps_left -= 1
@@ -114,6 +117,7 @@ FAULTS = [
     ("os._exit(3)", "crashed", "exit code 3 before the policy returned"),
     ("os.abort()", "crashed", "SIGABRT"),
     ("os.kill(os.getpid(), signal.SIGKILL)", "crashed", "SIGKILL"),
+    ("os.kill(os.getpid(), 40)", "crashed", "ended by signal 40"),
     ("(lambda again: again(again))(lambda again: again(again))", "crashed", "RecursionError"),
     ("raise TrialOver('I have won')", "crashed", "although its trial was not over"),
     ("raise OutOfReach('there')", "crashed", "out of reach"),
@@ -188,6 +192,42 @@ def test_a_policy_that_asks_for_nothing_hangs_and_is_killed(host: PolicyHost, fo
     assert end.kind == "hung", end.detail
     assert not arm.outlived()
     assert run(host, folder, GOOD).kind == "finished"
+
+
+FAR = "ToolTarget(np.array([9.0, 0.0, 0.1]))"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("while True: robot.observe()",),
+        ("while True: robot.scene()",),
+        ("while True:", f"    try: robot.step({FAR})", "    except OutOfReach: robot.observe()"),
+    ],
+)
+def test_a_policy_that_asks_for_ever_without_a_step_is_ended(
+    host: PolicyHost, folder: Path, lines: tuple[str, ...]
+) -> None:
+    arm = Arm(reach_m=1.0)
+    end = run(host, folder, body(NAME_ITSELF, *lines), arm)
+    assert (end.kind, end.steps) == ("hung", 1)
+    assert end.detail == f"asked {MOST_ASKED + 1} times in a row without a step that was carried out"
+    assert not arm.outlived()
+    assert run(host, folder, GOOD).kind == "finished"
+
+
+def test_a_policy_may_ask_a_thousand_times_between_two_steps(host: PolicyHost, folder: Path) -> None:
+    # The step that ends the questions is a request of its own.
+    lines = ("for _ in range(2):", f"    for _ in range({MOST_ASKED - 1}): robot.observe()", f"    {NAME_ITSELF}")
+    assert run(host, folder, body(*lines)) == PolicyEnd("finished", "", 2)
+
+
+def test_a_policy_that_only_now_and_then_asks_without_a_step_is_ended_by_the_clock(folder: Path) -> None:
+    arm = Arm()
+    with PolicyHost(standstill_s=SHORT_S) as host:
+        end = run(host, folder, body(NAME_ITSELF, "while True: threading.Event().wait(0.01); robot.observe()"), arm)
+    assert (end.kind, end.detail, end.steps) == ("hung", f"took no step for {SHORT_S:g} s of wall time", 1)
+    assert not arm.outlived()
 
 
 @pytest.mark.parametrize(("said", "detail"), RAW)

@@ -117,6 +117,7 @@ def test_an_uplink_that_ends_is_started_again_even_if_it_ended_well(tmp_path: Pa
         ("os._exit(3)", "exit code 3"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.kill(os.getpid(), 40)", "signal 40"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 1])
@@ -142,6 +143,17 @@ def test_a_refused_configuration_is_not_tried_again(tmp_path: Path, place: int) 
     code, _, err = ended(*commands)
     assert (code, runs(tmp_path / "runs")) == (2, 1)
     assert "refused its configuration" in err
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("path", ["/nowhere/python", "/"])
+def test_a_command_that_cannot_be_started_stops_everything(path: str, place: int) -> None:
+    commands = [child(ENDS_WELL + WAITS, "other")]
+    commands.insert(place, [path, "the", "child"])
+    code, _, err = ended(*commands)
+    assert code == 127
+    [line] = err.splitlines()
+    assert f"cannot start {path}: " in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
