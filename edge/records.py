@@ -10,14 +10,16 @@ These are the only edge types that the coordinator may import. All are frozen, a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
 PROTOCOL = 1
+EDGE_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)  # it becomes part of the keys under which edges are known
 
 
 class Outcome(StrEnum):
@@ -107,14 +109,12 @@ def decode(kind: type[Record], data: bytes) -> Record:
     """Return the record in `data`.
 
     Raises:
-        RecordError: not msgpack, an unknown or missing key, or a value of the wrong type.
+        RecordError: not msgpack, an unknown or missing key, or a value of the wrong type, also inside a map or a list.
     """
     try:
         raw = msgpack.unpackb(data, raw=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise RecordError(f"not a {kind.__name__}: {error}") from error
-    if not isinstance(raw, dict):
-        raise RecordError(f"not a {kind.__name__}: a {type(raw).__name__} where a map should be")
     return _from_map(kind, raw)
 
 
@@ -123,27 +123,35 @@ def content_hash(record: Assignment | Lease | Trial) -> str:
     return hashlib.sha256(encode(record)).hexdigest()
 
 
-def _from_map(kind: type[Record], raw: dict[str, Any]) -> Record:
+def _from_map(kind: type[Record], raw: object) -> Record:
+    if not isinstance(raw, dict):
+        raise RecordError(f"not a {kind.__name__}: a {type(raw).__name__} where a map should be")
     known = {item.name for item in fields(kind)}
     if set(raw) != known:
-        wrong = sorted(set(raw) ^ known)
-        raise RecordError(f"{kind.__name__} has unknown or missing keys: {', '.join(map(str, wrong))}")
+        wrong = sorted(map(str, set(raw) ^ known))
+        raise RecordError(f"{kind.__name__} has unknown or missing keys: {', '.join(wrong)}")
     hints = get_type_hints(kind)
-    values = {name: _coerce(kind.__name__, name, hints[name], value) for name, value in raw.items()}
-    return kind(**values)
+    return kind(**{name: _coerce(f"{kind.__name__}.{name}", hints[name], value) for name, value in raw.items()})
 
 
-def _coerce(record: str, name: str, hint: Any, value: Any) -> Any:
-    if name == "assignments" and isinstance(value, list | tuple):
-        return tuple(_from_map(Assignment, item) for item in value)
+def _coerce(where: str, hint: Any, value: Any) -> Any:
+    """Return a value as a field with that hint holds it."""
     if hint is Outcome:
         try:
             return Outcome(value)
         except ValueError as error:
-            raise RecordError(f"{record}.{name} is {value!r}, not one of {', '.join(Outcome)}") from error
+            raise RecordError(f"{where} is {value!r}, not one of {', '.join(Outcome)}") from error
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    expected = dict if getattr(hint, "__origin__", None) is not None else hint
+    expected = get_origin(hint) or hint
+    if expected is tuple and isinstance(value, list):
+        return tuple(_from_map(Assignment, item) for item in value)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise RecordError(f"{record}.{name} is {type(value).__name__}, not {getattr(expected, '__name__', expected)}")
+        raise RecordError(f"{where} is {type(value).__name__}, not {expected.__name__}")
+    if expected is Mapping:
+        of_key, of_item = get_args(hint)
+        return {
+            _coerce(f"a key of {where}", of_key, key): _coerce(f"{where}[{key!r}]", of_item, item)
+            for key, item in value.items()
+        }
     return value

@@ -48,7 +48,7 @@ ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: (
         st.lists(inner)
-        | st.dictionaries(st.text() | st.sampled_from([item.name for item in fields(Assignment)]), inner)
+        | st.dictionaries(st.text() | st.binary() | st.sampled_from([item.name for item in fields(Assignment)]), inner)
     ),
     max_leaves=8,
 )
@@ -59,9 +59,9 @@ MISTAKES: dict[Any, tuple[object, ...]] = {
     int: (1.0, "1", None, True, [1]),
     float: ("1.0", None, True, [1.0], b"1"),
     Outcome: ("won", "", 1, None, ["success"], True),
-    Mapping[str, float]: ([], "x", None, 1.0),
-    Mapping[str, str]: ([], "x", None, 1.0),
-    tuple[Assignment, ...]: ("x", None, 1, 1.0, True),
+    Mapping[str, float]: ([], "x", None, 1.0, {b"x": 1.0}, {"x": "1.0"}, {"x": None}, {"x": True}, {"x": [1.0]}),
+    Mapping[str, str]: ([], "x", None, 1.0, {b"x": "y"}, {"x": 1}, {"x": None}, {"x": b"y"}, {"x": {}}),
+    tuple[Assignment, ...]: ("x", None, 1, 1.0, True, {}, b"x"),
 }
 
 
@@ -87,6 +87,29 @@ def test_a_record_comes_out_of_its_bytes_as_it_went_in(kind: type[Any], data: st
 def test_whatever_else_msgpack_carries_is_refused(value: object) -> None:
     with pytest.raises(RecordError):
         decode(Assignment, msgpack.packb(value))
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@settings(deadline=None)
+@given(data=st.data())
+def test_anything_in_the_fields_gives_a_record_of_the_right_types_or_is_refused(
+    record: Assignment | Lease | Trial, data: st.DataObject
+) -> None:
+    names = st.sampled_from([item.name for item in fields(record)])
+    values = data.draw(st.dictionaries(names, ANYTHING, min_size=1, max_size=2))
+    try:
+        again = decode(type(record), packed(record, **values))
+    except RecordError:
+        return
+    assert decode(type(record), encode(again)) == again or "nan" in repr(again)
+
+
+@pytest.mark.parametrize("kind", [Assignment, Lease, Trial])
+@settings(deadline=None)
+@given(st.binary() | ANYTHING.map(msgpack.packb))
+def test_no_bytes_at_all_raise_anything_else(kind: type[Any], body: bytes) -> None:
+    with pytest.raises(RecordError):
+        decode(kind, body)
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -137,15 +160,22 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(
 
 def test_an_assignment_inside_a_lease_is_checked_as_one_outside() -> None:
     item = msgpack.unpackb(encode(ASSIGNMENT))
-    for wrong in (item | {"seed": "7"}, item | {"colour": "red"}, {}):
+    for wrong in (item | {"seed": "7"}, item | {"colour": "red"}, {}, 3, None, "a1", [item]):
         with pytest.raises(RecordError, match="Assignment"):
             decode(Lease, packed(LEASE, assignments=[item, wrong]))
 
 
+def test_keys_of_more_than_one_kind_are_refused_by_name() -> None:
+    raw: dict[str | bytes, object] = {b"colour": "red", "shape": "round"}
+    with pytest.raises(RecordError, match=r"b'colour', bundle, .*shape, start"):
+        decode(Assignment, msgpack.packb(raw))
+
+
 def test_a_whole_number_may_stand_where_a_number_should() -> None:
-    trial = decode(Trial, packed(TRIAL, progress=1))
-    assert trial.progress == 1.0
+    trial = decode(Trial, packed(TRIAL, progress=1, measures={"coverage": 1}))
+    assert trial.progress == trial.measures["coverage"] == 1.0
     assert isinstance(trial.progress, float)
+    assert isinstance(trial.measures["coverage"], float)
 
 
 @pytest.mark.parametrize("record", RECORDS)
