@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ import numpy as np
 
 from calibration.records import Calibration, load_calibration
 from edge.arm import ArmModel, load_arm
+from edge.records import EDGE_NAME
 from firmware_bridge.guard import JointLimits, narrow
 from policies.interface import JOINTS, Array
 
 FILE = "station.toml"
 ARMS = ("yam",)  # with the linear_4310 gripper
+PUBLIC_KEY = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 
 
 class StationError(Exception):
@@ -102,7 +106,7 @@ def load_station(folder: Path) -> Station:
         raise StationError(f"no {FILE} in {folder}: make one with `enpire-edge make-stations {folder}`") from error
     try:
         raw = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a whole number of thousands of digits
         raise StationError(f"{path}: not TOML: {error}") from error
     try:
         return _station(folder, raw, hashlib.sha256(text).hexdigest())
@@ -130,7 +134,7 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
         _keys(emulation, "emulation", {"seed"})
     return Station(
         folder=folder,
-        name=_text(raw["name"], "name"),
+        name=_name(raw["name"]),
         task=_text(raw["task"], "task"),
         arm=arm,
         limits=_limits(raw["limits"], arm),
@@ -142,7 +146,7 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
         workspace=Box(np.array([low for low, _ in ranges]), np.array([high for _, high in ranges])),
         coordinator=Coordinator(
             _text(coordinator["endpoint"], "coordinator.endpoint"),
-            tuple(_text(key, "coordinator.trusted_keys") for key in coordinator["trusted_keys"]),
+            _public_keys(coordinator["trusted_keys"]),
         ),
         calibration=load_calibration(folder / "calibration.toml"),
         emulation=None if emulation is None else Emulation(int(_number(emulation["seed"], "emulation.seed", 0, 2**53))),
@@ -188,6 +192,21 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
+def _name(value: Any) -> str:
+    if not EDGE_NAME.fullmatch(_text(value, "name")):
+        raise StationError(f"name is {value!r}, use only letters, digits, - and _")
+    return str(value)
+
+
+def _public_keys(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise StationError(f"coordinator.trusted_keys is {value!r}, wants a list of public keys")
+    for key in value:
+        if not (isinstance(key, str) and PUBLIC_KEY.fullmatch(key)):
+            raise StationError(f"coordinator.trusted_keys holds {key!r}, wants each key as text of 64 hex digits")
+    return tuple(value)
+
+
 def _number(value: Any, where: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise StationError(f"{where} is {value!r}, wants a number from {low:g} to {high:g}")
@@ -197,10 +216,7 @@ def _number(value: Any, where: str, low: float, high: float) -> float:
 def _numbers(value: Any, where: str, count: int) -> list[float]:
     if not isinstance(value, list) or len(value) != count:
         raise StationError(f"{where} is {value!r}, wants {count} numbers")
-    return [
-        _number(item, where, -math.inf, math.inf) if math.isfinite(item) else _refuse(item, where) for item in value
-    ]
-
-
-def _refuse(value: float, where: str) -> float:
-    raise StationError(f"{where} holds {value}, wants finite numbers")
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, int | float) or not -LARGEST <= item <= LARGEST:
+            raise StationError(f"{where} holds {item!r}, wants finite numbers")
+    return [float(item) for item in value]

@@ -59,16 +59,24 @@ class Courier:
         return more
 
     def send_trials(self, timeout_s: float = TIMEOUT_S) -> int:
-        """Send one batch of trials and mark those that were kept; return how many were sent."""
+        """Send one batch of trials and mark those that were kept; return how many were sent.
+
+        Raises:
+            NoAnswer: none came, or one that does not say which trials were kept and refused; none is marked then.
+        """
         waiting = self._ledger.unacked(BATCH)
         if not waiting:
             return 0
         answer = _unpack_map(self._coordinator.ask("enpire/trials", msgpack.packb(waiting), timeout_s=timeout_s))
         # The ledger passes over what is not its own, so an answer can only mark what was asked about.
-        self._ledger.acknowledge([_identity(item) for item in answer.get("acked", [])])
-        for edge, epoch, sequence, reason in answer.get("refused", []):
-            self._ledger.refused(_identity((edge, epoch, sequence)), str(reason))
-            self._refuse(f"the coordinator refused trial {sequence}: {reason}; it is kept here")
+        acked, refused = answer.get("acked", []), answer.get("refused", [])
+        if not (isinstance(acked, list) and isinstance(refused, list)):
+            raise NoAnswer("an answer that does not list trials")
+        kept, unwanted = [_identity(item) for item in acked], [_refusal(item) for item in refused]
+        self._ledger.acknowledge(kept)
+        for identity, reason in unwanted:
+            self._ledger.refused(identity, reason)
+            self._refuse(f"the coordinator refused trial {identity[2]}: {reason}; it is kept here")
         return len(waiting)
 
     def fetch_work(self, now_unix_s: float) -> None:
@@ -186,6 +194,13 @@ def _unpack_map(data: bytes) -> dict[str, Any]:
 
 def _identity(raw: Any) -> tuple[str, str, int]:
     match raw:
-        case [str(edge), str(epoch), int(sequence)]:
+        case [str(edge), str(epoch), int(sequence)] if 0 < sequence < 2**63:  # what a ledger can hold
             return edge, epoch, sequence
     raise NoAnswer("an answer that does not name trials")
+
+
+def _refusal(raw: Any) -> tuple[tuple[str, str, int], str]:
+    match raw:
+        case [*identity, reason]:
+            return _identity(identity), str(reason)
+    raise NoAnswer("an answer that does not name what it refuses")

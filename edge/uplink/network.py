@@ -12,6 +12,7 @@ from typing import Any
 
 import zenoh
 
+from edge.records import EDGE_NAME
 from edge.uplink.settings import UplinkError
 
 CONFIG: dict[str, Any] = {
@@ -40,15 +41,20 @@ class Coordinator:
         """Open the session and raise the sign of life of `edge`.
 
         Raises:
-            UplinkError: the endpoint is not one.
+            UplinkError: the endpoint is not one, or `edge` is not a name.
         """
+        if not EDGE_NAME.fullmatch(edge):
+            raise UplinkError(f"{edge!r} is not a name for an edge; in station.toml, use only letters, digits, - and _")
         config = zenoh.Config()
-        for key, value in {**CONFIG, "connect/endpoints": [endpoint]}.items():
-            config.insert_json5(key, json.dumps(value))
         try:
+            for key, value in {**CONFIG, "connect/endpoints": [endpoint]}.items():
+                config.insert_json5(key, json.dumps(value))
             self._session = zenoh.open(config)
         except zenoh.ZError as error:
-            raise UplinkError(f"cannot use the coordinator's endpoint {endpoint!r}: {error}") from error
+            raise UplinkError(
+                f"cannot use the coordinator's endpoint {endpoint!r}; in station.toml, write it as tcp/HOST:PORT "
+                f"({' '.join(str(error).split())})"
+            ) from error
         self._alive = self._session.liveliness().declare_token(f"enpire/alive/{edge}")
         self._status = self._session.declare_publisher(
             f"enpire/status/{edge}", congestion_control=zenoh.CongestionControl.DROP

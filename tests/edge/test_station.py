@@ -8,6 +8,8 @@ from calibration.records import CalibrationError
 from edge.emulation.stations import make_stations
 from edge.station import StationError, load_station
 
+KEYS = f'["{"ab" * 32}"]'
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -21,6 +23,13 @@ def test_a_new_station_loads(folder: Path) -> None:
     assert station.coordinator.trusted_keys == ("ab" * 32,)
     assert len(station.station_hash) == 64
     assert station.emulation is not None
+
+
+@pytest.mark.parametrize("keys", ["[]", f'["{"AB" * 32}", "{"0f" * 32}"]'])
+def test_none_or_several_trusted_keys_are_as_good_as_one(folder: Path, keys: str) -> None:
+    path = folder / "station.toml"
+    path.write_text(path.read_text().replace(KEYS, keys))
+    assert list(load_station(folder).coordinator.trusted_keys) == [key for key in keys.split('"') if len(key) == 64]
 
 
 def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
@@ -40,11 +49,32 @@ def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
         ("[-2.6, 0.0,", "[-9.0, 0.0,", "below the arm's own"),
         ("[-2.6, 0.0,", "[2.7, 0.0,", "not below upper_rad"),
         ("[-2.6, 0.0, 0.0, -1.69,", "[-2.6, 0.0, -1.69,", "wants 6 numbers"),
+        ("[-2.6, 0.0,", '["a", 0.0,', "limits.lower_rad holds 'a', wants finite numbers"),
+        ("[-2.6, 0.0,", '["0.0", 0.0,', "limits.lower_rad holds '0.0', wants finite numbers"),
+        ("[-2.6, 0.0,", "[[-2.6], 0.0,", "limits.lower_rad holds [-2.6], wants finite numbers"),
+        ("[-2.6, 0.0,", "[true, 0.0,", "limits.lower_rad holds True, wants finite numbers"),
+        ("[-2.6, 0.0,", f"[-1{'0' * 400}, 0.0,", "wants finite numbers"),
+        ("[-2.6, 0.0,", f"[-1{'0' * 5000}, 0.0,", "not TOML"),
+        ("x_m = [0.05, 0.47]", 'x_m = [0.05, "a"]', "workspace.x_m holds 'a', wants finite numbers"),
+        ("x_m = [0.05, 0.47]", 'x_m = "ab"', "workspace.x_m is 'ab', wants 2 numbers"),
         ("x_m = [0.05, 0.47]", "x_m = [0.47, 0.05]", "low < high"),
         ("x_m = [0.05, 0.47]", "x_m = [120, 470]", "within 1.5 m"),
         ("length_m = 0.05", "length_m = 50", "tool.length_m"),
         ("length_m = 0.05", 'length_m = "5 cm"', "tool.length_m"),
         ('arm = "yam"', 'arm = "ur5"', "known: yam"),
+        (KEYS, "5", "trusted_keys is 5, wants a list of public keys"),
+        (KEYS, '"abc"', "trusted_keys is 'abc', wants a list of public keys"),
+        (KEYS, '["zz"]', "trusted_keys holds 'zz', wants each key as text of 64 hex digits"),
+        (KEYS, "[5]", "trusted_keys holds 5"),
+        (KEYS, f'["{"zz" * 32}"]', "64 hex digits"),
+        (KEYS, f'["{"ab" * 31}"]', "64 hex digits"),
+        (KEYS, f'["{"ab" * 32}", ["{"ab" * 32}"]]', "64 hex digits"),
+        ('name = "station-1"', 'name = "station#1"', "name is 'station#1', use only letters, digits, - and _"),
+        ('name = "station-1"', 'name = "a/b"', "letters, digits, - and _"),
+        ('name = "station-1"', 'name = "Bänk 7"', "letters, digits, - and _"),
+        ('name = "station-1"', 'name = "station-1\\n"', "letters, digits, - and _"),
+        ('name = "station-1"', 'name = ""', "name is '', wants text"),
+        ('name = "station-1"', "name = 1", "name is 1, wants text"),
         ('task = "push_t"', "", "missing key task"),
         ("[tool]", "[tool", "not TOML"),
     ],

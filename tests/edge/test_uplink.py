@@ -351,13 +351,25 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
 @pytest.mark.parametrize(
     "answer",
     [b"", b"\xc1", 5, [], None, {"acked": [["station-1"]]}, {"acked": ["station-1"]}, {"acked": [[1, 2, 3]]},
-     {"acked": [["station-1", "e", "1"]]}],
+     {"acked": [["station-1", "e", "1"]]}, {"acked": 5}, {"acked": None}, {"acked": {}}, {"acked": [5]},
+     {"acked": "station-1"}, {"refused": 7}, {"refused": [7]}, {"refused": [[1]]}, {"refused": [[]]},
+     {"refused": ["why"]}, {"refused": [["station-1", "e", 1]]}, {"refused": {"station-1": 1}}],
 )  # fmt: skip
 def test_an_answer_that_names_no_trials_marks_none(here: Here, answer: object) -> None:
     [trial] = here.seal(1)
     here.desk.replies["enpire/trials"] = say(answer)
     with pytest.raises(NoAnswer):
         here.courier.send_trials()
+    assert here.ledger.unacked(9) == [encode(trial)]
+
+
+def test_an_answer_that_is_wrong_in_one_place_marks_none(here: Here) -> None:
+    [trial] = here.seal(1)
+    too_many = ("station-1", trial.epoch, 2**63)
+    for acked, refused in (([], [[1]]), ([], 7), ([too_many], []), ([], [[*too_many, "why"]])):
+        here.desk.replies["enpire/trials"] = say({"acked": [trial.identity, *acked], "refused": refused})
+        with pytest.raises(NoAnswer):
+            here.courier.send_trials()
     assert here.ledger.unacked(9) == [encode(trial)]
 
 
@@ -464,9 +476,20 @@ def test_the_coordinator_may_come_later_and_sees_who_is_there(tmp_path: Path) ->
             assert desk.away.wait(LONG_S)
 
 
-def test_an_endpoint_that_is_none_is_refused() -> None:
-    with pytest.raises(UplinkError, match=r"pigeon/127\.0\.0\.1:1"):
-        Coordinator("pigeon/127.0.0.1:1", "station-1")
+@pytest.mark.parametrize("endpoint", ["pigeon/127.0.0.1:1", "nonsense", "", "tcp/", "a\nb/c:1"])
+def test_an_endpoint_that_is_none_is_refused_in_one_line(endpoint: str) -> None:
+    with pytest.raises(UplinkError, match=r"write it as tcp/HOST:PORT") as caught:
+        Coordinator(endpoint, "station-1")
+    assert repr(endpoint) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a#", "a/b", "$*", "a?", "*", "a*", "a b", "", "a\n", "Bänk"])
+def test_an_edge_whose_name_is_no_name_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UplinkError, match=r"letters, digits, - and _") as caught:
+        Coordinator("tcp/127.0.0.1:1", name)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_waits_after_failures_grow_to_a_limit_and_differ_across_a_fleet() -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     ("old", "new"),
     [
         ("", ""),
-        ('name = "station-1"', 'name = "Bänk 7"'),
+        ('name = "station-1"', 'name = "Bench_7"'),
         ("tcp/10.0.0.1:7447", "tls/coordinator.example:443"),
         (f', "{KEYS[1]}"', ""),
         (f'"{KEYS[0]}", "{KEYS[1]}"', ""),
