@@ -95,6 +95,22 @@ def test_the_hash_is_the_file_s_and_changes_with_every_byte(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("residual_px = 0.25", "residual_px = 0"),
+        ("focal_px = 625.0", "focal_px = 625"),
+        ("[[1.0, 0.0, 0.0], [0.0, -1.0, 0.0],", "[[0.7071, 0.7071, 0], [0.7071, -0.7071, 0],"),
+        ("[[1.0, 0.0, 0.0], [0.0, -1.0, 0.0],", "[[1.0004, 0.0, 0.0], [0.0, -1.0, 0.0],"),
+    ],
+)
+def test_whole_numbers_and_a_rotation_written_with_few_digits_are_good_enough(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    assert old in FILE
+    assert load(tmp_path, FILE.replace(old, new, 1)).top_camera.focal_px == 625.0
+
+
+@pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         ("[top_camera]", "[top_camera", "not TOML"),
@@ -103,22 +119,57 @@ def test_the_hash_is_the_file_s_and_changes_with_every_byte(tmp_path: Path) -> N
         ("residual_px = 0.25", "residual_px = 0.25\ncolour = 3", "colour"),
         ("residual_px", "residual_mm", "residual_mm, residual_px"),
         ("[top_camera]", "[bottom_camera]", "bottom_camera, top_camera"),
-        ("[top_camera]", "[[top_camera]]", "list"),
-        ("focal_px = 625.0", "", "focal_px"),
-        ("focal_px = 625.0", 'focal_px = "long"', "long"),
-        ("width_px = 640", "width_px = nan", "NaN"),
-        ("[319.5, 239.5]", "[319.5]", "out of range"),
-        ("[319.5, 239.5]", "319.5", "float"),
-        ("[0.32, 0.0, 0.75]", "[0.32, 0.0]", "position must be (3,)"),
-        ("[0.32, 0.0, 0.75]", "[0.32, 0.0, nan]", "position must be (3,)"),
-        ("[0.0, -1.0, 0.0], ", "", "rotation must be (3, 3)"),
-        ("[0.0, -1.0, 0.0]", "[0.0, -1.0]", "inhomogeneous"),
-        ("[0.0, -1.0, 0.0]", "[0.0, inf, 0.0]", "rotation must be (3, 3)"),
-        ("[0.0, 0.1, ", "[0.1, ", "joint_zero_rad must be (6,)"),
-        ("[0.0, 0.1, ", "[0.0, nan, ", "joint_zero_rad must be (6,)"),
-        ("[0.0, 0.1, ", '[0.0, "x", ', "'x'"),
-        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "1.0", "gravity_factor must be (6,)"),
-        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, -inf]", "gravity_factor must be (6,)"),
+        ("[top_camera]", "[[top_camera]]", "top_camera is a list, wants one table"),
+        ("day = 2026-11-01", "day = 2026-11-01T12:00:00", "day is 2026-11-01 12:00:00, wants a date"),
+        ("day = 2026-11-01", 'day = "2026-11-01"', "wants a date"),
+        ("day = 2026-11-01", "day = 20261101", "wants a date"),
+        ("residual_px = 0.25", "residual_px = nan", "residual_px is nan, wants a zero or positive number"),
+        ("residual_px = 0.25", "residual_px = inf", "residual_px is inf"),
+        ("residual_px = 0.25", "residual_px = -0.01", "residual_px is -0.01"),
+        ("residual_px = 0.25", 'residual_px = "0.25"', "residual_px is '0.25'"),
+        ("residual_px = 0.25", "residual_px = true", "residual_px is True"),
+        ("residual_px = 0.25", f"residual_px = 1{'0' * 400}", "residual_px is 1000"),
+        ("residual_px = 0.25", f"residual_px = 1{'0' * 5000}", "not TOML"),
+        ("focal_px = 625.0", "", "missing keys: top_camera.focal_px"),
+        ("focal_px = 625.0", "focal_px = 625.0\ncolour = 3", "unknown or missing keys: top_camera.colour"),
+        ("focal_px = 625.0", 'focal_px = "long"', "top_camera.focal_px is 'long', wants a positive number"),
+        ("focal_px = 625.0", 'focal_px = "625.0"', "top_camera.focal_px is '625.0'"),
+        ("focal_px = 625.0", "focal_px = 0.0", "top_camera.focal_px is 0.0"),
+        ("focal_px = 625.0", "focal_px = -625.0", "top_camera.focal_px is -625.0"),
+        ("focal_px = 625.0", "focal_px = nan", "top_camera.focal_px is nan"),
+        ("focal_px = 625.0", "focal_px = inf", "top_camera.focal_px is inf"),
+        ("focal_px = 625.0", f"focal_px = 1{'0' * 400}", "top_camera.focal_px is 1000"),
+        ("width_px = 640", "width_px = nan", "top_camera.width_px is nan, wants a positive whole number"),
+        ("width_px = 640", "width_px = 640.0", "top_camera.width_px is 640.0"),
+        ("width_px = 640", 'width_px = "640"', "top_camera.width_px is '640'"),
+        ("height_px = 480", "height_px = 0", "top_camera.height_px is 0"),
+        ("height_px = 480", "height_px = -480", "top_camera.height_px is -480"),
+        ("height_px = 480", "height_px = true", "top_camera.height_px is True"),
+        ("[319.5, 239.5]", "[319.5]", "top_camera.centre_px is [319.5], wants 2 finite numbers"),
+        ("[319.5, 239.5]", "[319.5, 239.5, 0.0]", "top_camera.centre_px"),
+        ("[319.5, 239.5]", "[319.5, nan]", "top_camera.centre_px"),
+        ("[319.5, 239.5]", '[319.5, "239.5"]', "top_camera.centre_px"),
+        ("[319.5, 239.5]", "319.5", "top_camera.centre_px is 319.5, wants 2 finite numbers"),
+        ("[0.32, 0.0, 0.75]", "[0.32, 0.0]", "base_from_camera_position_m is [0.32, 0.0], wants 3 finite numbers"),
+        ("[0.32, 0.0, 0.75]", "[0.32, 0.0, nan]", "base_from_camera_position_m"),
+        ("[0.0, -1.0, 0.0], ", "", "wants 3 x 3 finite numbers"),
+        ("[0.0, -1.0, 0.0]", "[0.0, -1.0]", "wants 3 x 3 finite numbers"),
+        ("[0.0, -1.0, 0.0]", "[0.0, inf, 0.0]", "wants 3 x 3 finite numbers"),
+        ("[0.0, -1.0, 0.0]", "[0.0, 1.0, 0.0]", "base_from_camera_rotation is not a rotation"),  # a mirror
+        ("[0.0, -1.0, 0.0]", "[0.0, -1.01, 0.0]", "not a rotation"),
+        ("[0.0, -1.0, 0.0]", "[0.1, -1.0, 0.0]", "not a rotation"),
+        ("[0.0, -1.0, 0.0]", "[0.0, -1e300, 0.0]", "not a rotation"),
+        ("[0.0, -1.0, 0.0]", "[0.0, 0.0, 0.0]", "not a rotation"),
+        ("[0.0, 0.1, ", "[0.1, ", "joint_zero_rad is [0.1, 0.0, -0.1, 0.0, 0.0], wants 6 finite numbers"),
+        ("[0.0, 0.1, ", "[0.0, nan, ", "joint_zero_rad"),
+        ("[0.0, 0.1, ", '[0.0, "x", ', "joint_zero_rad"),
+        ("[0.0, 0.1, ", '[0.0, "0.1", ', "joint_zero_rad"),
+        ("[0.0, 0.1, ", "[0.0, false, ", "joint_zero_rad"),
+        ("[0.0, 0.1, ", f"[0.0, 1{'0' * 400}, ", "joint_zero_rad"),
+        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "1.0", "gravity_factor is 1.0, wants 6 finite numbers"),
+        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, -inf]", "gravity_factor"),
+        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, 0.0]", "wants positive numbers"),
+        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, -1.0]", "wants positive numbers"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -127,6 +178,12 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, old: str, new: str,
         load(tmp_path, FILE.replace(old, new, 1))
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("camera", ["3", '"top"', "[]"])
+def test_a_camera_that_is_no_table_is_refused(tmp_path: Path, camera: str) -> None:
+    with pytest.raises(CalibrationError, match=r"top_camera is a .*, wants one table"):
+        load(tmp_path, FILE.split("[top_camera]")[0] + f"top_camera = {camera}\n")
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
