@@ -2,6 +2,7 @@
 
 - Topics: /joints and /setpoint at the policy's rate, /scene and /camera/top when a picture was taken, /events.
 - Times are the station's clock in nanoseconds. The file is `<path>.part` until `seal` has put all of it on the disk.
+- A number that is not finite is written as null, because JSON has no other word for it.
 - Joint samples are kept as numbers and turned into JSON in batches, so that one costs microseconds while the arm moves.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -31,7 +33,10 @@ CHUNK_BYTES = 256 << 10
 FRAME = "base"
 CAMERA_FRAME = "top_camera"
 
-_NUMBER = {"type": "number"}
+_TIME = {"type": "number"}
+# Anything but a time can be null. JSON Schema spells that ["number", "null"], but Foxglove then opens nothing of
+# the topic; it passes over this word of OpenAPI's.
+_NUMBER = {"type": "number", "nullable": True}
 _TEXT = {"type": "string"}
 
 
@@ -48,7 +53,7 @@ TOPICS: dict[str, tuple[str, dict[str, Any]]] = {
     "/joints": (
         "enpire.Joints",
         _object(
-            time_s=_NUMBER,
+            time_s=_TIME,
             position_rad=_numbers(6),
             velocity_rad_s=_numbers(6),
             torque_nm=_numbers(6),
@@ -57,11 +62,11 @@ TOPICS: dict[str, tuple[str, dict[str, Any]]] = {
             gripper_m=_NUMBER,
         ),
     ),
-    "/setpoint": ("enpire.Setpoint", _object(time_s=_NUMBER, position_rad=_numbers(6), gripper_m=_NUMBER)),
+    "/setpoint": ("enpire.Setpoint", _object(time_s=_TIME, position_rad=_numbers(6), gripper_m=_NUMBER)),
     "/scene": (
         "enpire.Scene",
         _object(
-            time_s=_NUMBER,
+            time_s=_TIME,
             objects={
                 "type": "array",
                 "items": _object(
@@ -79,7 +84,7 @@ TOPICS: dict[str, tuple[str, dict[str, Any]]] = {
             format=_TEXT,
         ),
     ),
-    "/events": ("enpire.Event", _object(time_s=_NUMBER, kind=_TEXT, text=_TEXT)),
+    "/events": ("enpire.Event", _object(time_s=_TIME, kind=_TEXT, text=_TEXT)),
 }
 
 _NOT_FINITE = re.compile(r"-?(?:nan|inf)")
@@ -227,7 +232,18 @@ class Recording:
 
 
 def _json(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode()
+    return json.dumps(_without_nan(message), separators=(",", ":"), allow_nan=False).encode()
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with None in place of every number that JSON cannot write."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return value
 
 
 def _sync_folder(folder: Path) -> None:

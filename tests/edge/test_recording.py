@@ -44,11 +44,19 @@ def record(recording: Recording, periods: int, from_ns: int = 0) -> None:
     recording.event(from_ns + periods * PERIOD_NS, "verdict", 'success: "0.97" covered – done\nwell')
 
 
+def no_json(word: str) -> None:
+    """Python reads NaN and Infinity, which are in no JSON."""
+    pytest.fail(f"{word} is not JSON")
+
+
 def messages(path: Path, *topics: str, in_file_order: bool = False) -> list[tuple[str, int, dict[str, Any]]]:
     """Return (topic, time_ns, message) of what the file holds."""
     with open(path, "rb") as file:
         found = make_reader(file, validate_crcs=True).iter_messages(topics or None, log_time_order=not in_file_order)
-        return [(channel.topic, message.log_time, json.loads(message.data)) for _, channel, message in found]
+        return [
+            (channel.topic, message.log_time, json.loads(message.data, parse_constant=no_json))
+            for _, channel, message in found
+        ]
 
 
 def sealed(path: Path, periods: int = 3) -> tuple[str, int]:
@@ -173,6 +181,28 @@ def test_a_number_that_is_none_is_left_open_and_the_others_stay(path: Path, numb
     [(_, _, message)] = messages(path)
     assert message["position_rad"] == [0, None, -1.5, None, 1e-9, 1e9]
     assert message["gripper_m"] is None
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_scene_with_a_number_that_is_none_is_still_json_and_words_stay_words(path: Path, number: float) -> None:
+    with Recording(path) as recording:
+        recording.scene(0, Scene(0.0, (SceneObject("nan", number, -0.05, number, 1e-4, number),)))
+        recording.event(0, "verdict", f"{number}: NaN")
+        recording.seal()
+    [(_, _, scene)] = messages(path, "/scene")
+    expected = {"name": "nan", "x_m": None, "y_m": -0.05, "yaw_rad": None, "sigma_m": 1e-4, "sigma_rad": None}
+    assert scene["objects"] == [expected]
+    [(_, _, event)] = messages(path, "/events")
+    assert event == {"time_s": 0.0, "kind": "verdict", "text": f"{number}: NaN"}
+
+
+def test_the_schemas_say_where_a_number_may_be_missing_in_words_that_foxglove_opens() -> None:
+    measured = {"type": "number", "nullable": True}
+    scene = TOPICS["/scene"][1]["properties"]
+    assert scene["objects"]["items"]["properties"]["x_m"] == measured
+    joints = TOPICS["/joints"][1]["properties"]
+    assert joints["position_rad"]["items"] == joints["gripper_m"] == measured
+    assert "nullable" not in joints["time_s"]
 
 
 def test_the_hash_and_the_size_are_the_file_s(path: Path) -> None:
