@@ -6,6 +6,7 @@ Started by the edge as `python -m policies.host FD`, with FD a sequenced-packet 
 - Host to edge: `["ready"]` once, and `["ended", exit code]` after each child (negative: the signal that ended it).
 - The child speaks the language of `policies.link` over the trial's socket and inherits no other descriptor.
 - The host holds no threads and no secrets. When the edge goes the host ends; when the host goes its child is killed.
+- What a child has started itself is killed with it, however it was detached: the host is where orphans come to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ import policies.skills
 from policies import link
 from policies.interface import JointTarget, Observation, OutOfReach, Params, Robot, Scene, ToolTarget, TrialOver
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 OPEN_FILES = 64
 DETAIL_CHARS = 400
 # The files of a policy are modules of this package, so that `from . import geometry` finds the bundle's own file.
@@ -120,6 +122,7 @@ def load_run(folder: Path, entry: str) -> Callable[[Robot, Params], None]:
 
 def serve(control: socket.socket) -> None:
     """Fork a child for each trial that the edge sends, until the edge is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     link.send(control, "ready")
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, link.PACKET_BYTES, 1)
@@ -149,16 +152,39 @@ def _be_child(trial: socket.socket, host: int, folder: str, entry: str, params: 
 
 
 def _wait(child: int, control: socket.socket) -> int:
-    """Return the exit code of the child; kill it when the edge asks or goes."""
+    """Return the exit code of the child once all that it started is gone; kill it when the edge asks or goes."""
     watch = os.pidfd_open(child)
     while True:
         if watch in select.select([watch, control.fileno()], [], [])[0]:
             os.close(watch)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            _end_orphans()
+            return code
         data = control.recv(link.PACKET_BYTES)
         os.kill(child, signal.SIGKILL)
         if not data:
+            os.waitpid(child, 0)
+            _end_orphans()
             sys.exit(0)
+
+
+def _end_orphans() -> None:
+    """Kill and reap what the child has left behind; each that dies may leave its own children to this process."""
+    with suppress(ChildProcessError):  # at once where nothing is left, as nearly always
+        while True:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                for orphan in _children():
+                    os.kill(orphan, signal.SIGKILL)
+                os.waitpid(-1, 0)
+
+
+def _children() -> Iterator[int]:
+    me = str(os.getpid()).encode()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            # "number (name) state parent ...", where the name may hold anything.
+            if path.read_bytes().rpartition(b")")[2].split()[1] == me:
+                yield int(path.parent.name)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -184,7 +210,8 @@ def _where(error: BaseException, folder: Path) -> str:
 
 def _short(end: tuple[str, str]) -> tuple[str, str]:
     kind, detail = end
-    return kind, " ".join(detail.split())[:DETAIL_CHARS]
+    sendable = detail.encode(errors="backslashreplace").decode()  # a policy's words may hold lone surrogates
+    return kind, " ".join(sendable.split())[:DETAIL_CHARS]
 
 
 def _preload() -> None:

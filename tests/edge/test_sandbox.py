@@ -111,6 +111,7 @@ NAME_ITSELF = "robot.step(JointTarget(np.array([os.getpid(), 0.0, 0.0, 0.0, 0.0,
 NAME_BOTH = "robot.step(JointTarget(np.array([os.getpid(), os.getppid(), 0.0, 0.0, 0.0, 0.0])))"
 FAULTS = [
     ("raise ValueError('no\\n idea')", "crashed", "ValueError: no idea (policy.py:7)"),
+    ("raise ValueError('\\ud800 \\udcff')", "crashed", r"ValueError: \ud800 \udcff (policy.py:7)"),
     ("raise KeyboardInterrupt", "crashed", "KeyboardInterrupt (policy.py:7)"),
     ("sys.exit(0)", "crashed", "SystemExit: 0"),
     ("os._exit(0)", "crashed", "exit code 0 before the policy returned"),
@@ -258,6 +259,43 @@ def test_a_policy_that_kills_its_host_is_a_crash_and_takes_nothing_with_it(host:
     assert (end.kind, end.steps) == ("crashed", 1)
     assert "host" in end.detail
     assert len(arm.watches) == 2
+    assert not arm.outlived()
+    assert run(host, folder, GOOD).kind == "finished"
+
+
+BROOD = """\
+def stay(pipe, generations):
+    os.write(pipe, os.getpid().to_bytes(4, "little"))
+    if generations and os.fork() == 0:
+        os.setsid()
+        stay(pipe, generations - 1)
+    threading.Event().wait()
+
+
+def run(robot, params):
+    near, far = os.pipe()
+    if os.fork() == 0:  # detached as a daemon is
+        os.setsid()
+        if os.fork() == 0:
+            stay(far, 4)
+        os._exit(0)
+    born = [int.from_bytes(os.read(near, 4), "little") for _ in range(5)]
+    robot.step(JointTarget(np.array([0.0, *born])))
+    """
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [("pass", "finished"), ("raise ValueError", "crashed"), ("os._exit(3)", "crashed"), ("while True: pass", "hung")],
+)
+def test_what_a_policy_has_started_ends_with_its_trial(host: PolicyHost, folder: Path, line: str, kind: str) -> None:
+    arm = Arm()
+    end = run(host, folder, BROOD + line, arm, 2.0 if kind == "hung" else LONG_S)
+    assert (end.kind, end.steps) == (kind, 1), end.detail
+    assert len(arm.watches) == 5
+    for watch in arm.watches.values():
+        with pytest.raises(ProcessLookupError):  # not even a zombie is left
+            signal.pidfd_send_signal(watch, 0)
     assert not arm.outlived()
     assert run(host, folder, GOOD).kind == "finished"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -14,6 +18,7 @@ from policies import link
 from policies.host import PACKAGE, RobotProxy, load_run, run_policy
 from policies.interface import JointTarget, Observation, OutOfReach, Scene, SceneObject, ToolTarget, TrialOver
 
+LONG_S = 60.0  # bound of a wait; nothing is measured by it
 SEEN = Observation(1.5, np.arange(6.0), np.zeros(6), np.ones(6), np.array([0.3, 0.0, 0.1]), np.array([0, 0, 1.0, 0]), 0)
 SCENE = Scene(2.5, (SceneObject("tee", 0.3, 0.0, 0.5, 0.001, 0.01),))
 
@@ -148,3 +153,34 @@ def test_the_files_of_a_policy_import_each_other_from_its_own_folder(tmp_path: P
     (tmp_path / "geometry.py").write_text("def run(robot, params):\n    pass\n")
     assert load_run(tmp_path, "policy.py").__module__ == f"{PACKAGE}.geometry"
     assert sys.modules[f"{PACKAGE}.geometry"].__file__ == str(tmp_path / "geometry.py")
+
+
+# The host as a process.
+
+
+def test_when_the_edge_goes_the_policy_and_all_that_it_started_end(tmp_path: Path) -> None:
+    lines = [
+        "import os, signal",
+        "from policies.interface import *",
+        "def run(robot, params):",
+        "    os.fork() or os.fork()",
+        "    robot._end.send(os.getpid().to_bytes(4, 'little'))",
+        "    signal.pause()",
+    ]
+    (tmp_path / "policy.py").write_text("\n".join(lines))
+    control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    trial, policy = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-I", "-m", "policies.host", str(far.fileno())]
+    with far, policy, trial, subprocess.Popen(command, pass_fds=[far.fileno()]) as host:
+        assert link.receive(control) == ["ready"]
+        request = msgpack.packb(["run", str(tmp_path), "policy.py", {}, 512])
+        socket.send_fds(control, [request], [policy.fileno()])
+        born = {int.from_bytes(trial.recv(4), "little") for _ in range(3)}
+        assert len(born) == 3
+        watches = [os.pidfd_open(pid) for pid in born]
+        control.close()
+        assert host.wait(LONG_S) == 0
+        for watch in watches:
+            with pytest.raises(ProcessLookupError):
+                signal.pidfd_send_signal(watch, 0)
+            os.close(watch)
