@@ -55,8 +55,8 @@ class _Child:
 def supervise(commands: Sequence[list[str]], restarts: Restarts | None = None) -> int:
     """Run the commands until the first one ends well, one gives up, or SIGTERM or SIGINT comes.
 
-    Call it from the main thread. Returns 0, or the exit code that stopped everything; 127 where a
-    command could not be started.
+    Call it from the main thread. Returns 0, or the exit code that stopped everything: 127 where a command could not be
+    started.
     """
     restarts = restarts or Restarts()
     watched = {*STOP_SIGNALS, signal.SIGCHLD}

@@ -101,7 +101,7 @@ def test_anything_in_the_fields_gives_a_record_of_the_right_types_or_is_refused(
         again = decode(type(record), packed(record, **values))
     except RecordError:
         return
-    assert decode(type(record), encode(again)) == again or "nan" in repr(again)
+    assert encode(decode(type(record), encode(again))) == encode(again)
 
 
 @pytest.mark.parametrize("kind", [Assignment, Lease, Trial])
