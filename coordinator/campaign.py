@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from coordinator.evolution.evidence import (
-    SCREEN_PAIRS,
+    SCREEN_ATTEMPTS,
     Call,
     Result,
     Stage,
@@ -48,10 +48,10 @@ from policies.space import PolicySpace
 PROMISING_RATE = 0.88
 PROMISING_TRIALS = 12
 CEILING_RATE = 0.9
-GATES_AT_ONCE = 2
-STRONG_LEAD = 5  # of a screen: such an idea goes to the gate at once,
-SCREENED_FIRST = 6  # another waits until so many were screened, so that the gate is for the best of them
-PAIRS_AHEAD = 4  # pairs in flight for a candidate beyond those decided on
+STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
+SCREENED_FIRST = 10  # another waits until so many were screened, so that the gate is for the best of them
+PAIRS_AHEAD = 4  # pairs of the gate in flight beyond those decided on
+ATTEMPTS_AHEAD = 3  # of one candidate in the screen, which may end early
 CHANCES = 3  # tests of one configuration: a screen of eight turns a good one down now and then
 
 Publish = Callable[[Mapping[str, Value], Mapping[str, object], str | None], str]
@@ -158,16 +158,12 @@ class _Candidate:
     results: list[Result] = field(default_factory=list)  # valid, but for held-out and play
     failures: Counter[str] = field(default_factory=Counter)
     last: Stage | None = None
-
-    @property
-    def lead(self) -> int:
-        """Wins minus losses so far."""
-        return 0 if self.last is None else self.last.wins - self.last.losses
+    lead: float = 0.0  # in the screen
 
     @property
     def standing(self) -> Standing:
         """What is known of its idea."""
-        return Standing(self.proposal.changes, 0 if self.last is None else self.last.pairs, self.lead)
+        return Standing(self.proposal.changes, self.lead)
 
 
 class Campaign:
@@ -313,21 +309,21 @@ class Campaign:
             for item in self._testing
             if item.state == "gate" and (item.pairs or item.lead >= STRONG_LEAD or self._screened >= SCREENED_FIRST)
         ]
-        for candidate in sorted(waiting, key=lambda item: item.lead, reverse=True)[:GATES_AT_ONCE]:
-            in_flight = sum(not pair.complete for pair in candidate.pairs)
-            if in_flight >= PAIRS_AHEAD or self._next_gate >= len(self._starts.gate):
-                continue
-            start = self._starts.gate[self._next_gate]
-            self._next_gate += 1
-            name = f"pair-{self._next_gate:04d}"
-            seed = self._draw_seed()
-            pair = _Pair(_Slot(candidate, start, "gate", seed, name), _Slot(self._incumbent, start, "gate", seed, name))
-            candidate.pairs.append(pair)
-            both = [pair.candidate, pair.incumbent]
-            if self._rng.integers(0, 2):
-                both.reverse()
-            return Work(tuple(self._hand_out(slot) for slot in both))
-        return None
+        if not waiting or self._next_gate >= len(self._starts.gate):
+            return None
+        candidate = max(waiting, key=lambda item: item.lead)
+        if sum(not pair.complete for pair in candidate.pairs) >= PAIRS_AHEAD:
+            return None
+        start = self._starts.gate[self._next_gate]
+        self._next_gate += 1
+        name = f"pair-{self._next_gate:04d}"
+        seed = self._draw_seed()
+        pair = _Pair(_Slot(candidate, start, "gate", seed, name), _Slot(self._incumbent, start, "gate", seed, name))
+        candidate.pairs.append(pair)
+        both = [pair.candidate, pair.incumbent]
+        if self._rng.integers(0, 2):
+            both.reverse()
+        return Work(tuple(self._hand_out(slot) for slot in both))
 
     def _baseline_work(self) -> Work | None:
         for start in self._window():
@@ -339,15 +335,22 @@ class Campaign:
 
     def _screen_work(self, now_s: float) -> Work | None:
         screening = [item for item in self._testing if item.state == "screen"]
-        if len(screening) <= self._stations and all(len(item.screens) == SCREEN_PAIRS for item in screening):
-            screening = [self._propose(now_s)]
         for candidate in screening:
-            for start in self._window():
-                if start.start_id not in candidate.screens:
-                    slot = self._slot(candidate, start, "screen")
-                    candidate.screens[start.start_id] = slot
-                    return Work((self._hand_out(slot),))
-        return None
+            if (start := self._screen_start(candidate)) is not None:
+                return Work((self._hand_out(self._screen_slot(candidate, start)),))
+        if len(screening) > self._stations:
+            return None
+        return Work((self._hand_out(self._screen_slot(self._propose(now_s), self._window()[0])),))
+
+    def _screen_start(self, candidate: _Candidate) -> Start | None:
+        """Return where a candidate in the screen is to be tried next; None while enough of its attempts are out."""
+        if sum(slot.result is None for slot in candidate.screens.values()) >= ATTEMPTS_AHEAD:
+            return None
+        return next((start for start in self._window() if start.start_id not in candidate.screens), None)
+
+    def _screen_slot(self, candidate: _Candidate, start: Start) -> _Slot:
+        slot = candidate.screens[start.start_id] = self._slot(candidate, start, "screen")
+        return slot
 
     def _play_work(self) -> Work:
         start = self._starts.dev[int(self._rng.integers(0, len(self._starts.dev)))]
@@ -383,21 +386,20 @@ class Campaign:
                 self._judge_gate(candidate, now_s)
 
     def _judge_screen(self, candidate: _Candidate, now_s: float) -> None:
-        candidate.last = stage = screen(self._screen_comparisons(candidate))
+        """Look at the attempts in the order of asking, up to the first that is not there."""
+        results: list[Result] = []
+        for slot in candidate.screens.values():
+            if slot.result is None:
+                break
+            results.append(slot.result)
+        candidate.last = stage = screen(results, self._incumbent.results)
+        candidate.lead = stage.lead
         self._screened += stage.call is not Call.GO_ON
         if stage.call is Call.PASS:
             candidate.state = "gate"
             self._events.append(CandidateState(candidate.candidate_id, "gate", None))
         elif stage.call is Call.REJECT:
             self._end(candidate, "reject", "screen", stage, now_s)
-
-    def _screen_comparisons(self, candidate: _Candidate) -> list[int]:
-        found = []
-        for start in self._window():
-            mine, theirs = candidate.screens.get(start.start_id), self._incumbent.screens.get(start.start_id)
-            if mine is not None and theirs is not None and mine.result is not None and theirs.result is not None:
-                found.append(compare(mine.result, theirs.result, self._near_ceiling()))
-        return found
 
     def _judge_gate(self, candidate: _Candidate, now_s: float) -> None:
         """Look at the pairs in the order of asking, up to the first that is not complete."""
@@ -484,8 +486,7 @@ class Campaign:
 
     def _worth_rebasing(self, candidate: _Candidate) -> bool:
         """Return whether nothing speaks against an idea yet; what it was tried on has gone, not the idea."""
-        last = candidate.last
-        return candidate.state == "gate" or last is None or last.wins >= last.losses
+        return candidate.state == "gate" or candidate.lead >= 0.0
 
     def _end(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
         self._testing.remove(candidate)
@@ -525,7 +526,7 @@ class Campaign:
         self._events += [decision, CandidateState(candidate.candidate_id, candidate.state, now_s)]
         if candidate.proposal.kind != "seed":
             proposal = candidate.proposal
-            self._tried.append(Tried(proposal.kind, proposal.changes, verdict, stage.wins - stage.losses))
+            self._tried.append(Tried(proposal.kind, proposal.changes, verdict))
         return decision
 
     # -- small parts --------------------------------------------------------------------------------------------------
@@ -568,8 +569,8 @@ class Campaign:
 
     def _window(self) -> list[Start]:
         dev = self._starts.dev
-        first = self._generation * SCREEN_PAIRS
-        return [dev[(first + k) % len(dev)] for k in range(SCREEN_PAIRS)]
+        first = self._generation * SCREEN_ATTEMPTS
+        return [dev[(first + k) % len(dev)] for k in range(SCREEN_ATTEMPTS)]
 
     def _slot(self, candidate: _Candidate, start: Start, purpose: str) -> _Slot:
         return _Slot(candidate, start, purpose, self._draw_seed())

@@ -52,7 +52,7 @@ def demo(
       enpire-coord demo --edges 2 --seed 7 --budget-minutes 2 --json
     """
     from coordinator.conduct import INTERRUPTED as WAS_INTERRUPTED
-    from coordinator.demo import DemoInterrupted, DemoRefused, Plan, run_demo
+    from coordinator.demo import DemoRefused, Plan, run_demo
     from coordinator.display import Display
     from coordinator.farewell import print_farewell
     from coordinator.fleet import FleetError
@@ -63,7 +63,7 @@ def demo(
             summary = run_demo(plan, display)
     except CoordinatorError as error:
         print(f"enpire-coord: {error}", file=sys.stderr)
-        codes = {DemoInterrupted: INTERRUPTED, DemoRefused: REFUSED, FleetError: REFUSED}
+        codes = {DemoRefused: REFUSED, FleetError: REFUSED}
         raise typer.Exit(codes.get(type(error), FAILED)) from None
     if as_json:
         print(json.dumps(summary))

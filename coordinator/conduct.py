@@ -54,6 +54,7 @@ class Conductor:
         self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
         self._display, self._limits = display, limits
         self._started_unix_s = time.time()
+        self._complete = False  # whether all stations have been started
         self._tend_at_s = 0.0
         self._show_at_s = 0.0
 
@@ -65,6 +66,7 @@ class Conductor:
         """
         try:
             self._keep_events(time.time())
+            self._display.say("starting the first station; the first time ever it compiles kernels for a minute")
             self._fleet.start()
             while not (why := self._over()):
                 self._turn()
@@ -106,12 +108,21 @@ class Conductor:
 
     def _turn(self) -> None:
         self._serve()
+        if not self._complete:
+            self._start_rest()
         now_s = time.monotonic()
         if now_s >= self._tend_at_s:
             self._tend_at_s = now_s + TEND_PERIOD_S
             self._reception.tend(time.time())
             self._tend_fleet()
         self._show()
+
+    def _start_rest(self) -> None:
+        """Start the other stations once the first one is up; the budget runs from then on."""
+        if self.roster.view(self._fleet.names[0]).state != "starting":
+            self._started_unix_s = time.time()
+            self._fleet.start_rest()
+            self._complete = True
 
     def _show(self) -> None:
         if time.monotonic() >= self._show_at_s:

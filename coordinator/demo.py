@@ -27,7 +27,7 @@ from coordinator.conduct import Conductor, Limits
 from coordinator.display import Display
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.starts import Starts, StartsError
-from coordinator.fleet import Fleet, checking, end_check, make_stations
+from coordinator.fleet import Fleet, make_stations
 from coordinator.network import Network, free_endpoint
 from coordinator.publish.publisher import Publisher
 from coordinator.research.offline import OfflineResearcher
@@ -47,10 +47,6 @@ LEAST_FREE_MB = 1024  # a run writes about half of that
 
 class DemoRefused(CoordinatorError):
     """The demo cannot begin here."""
-
-
-class DemoInterrupted(CoordinatorError):
-    """The user asked to stop before anything had begun."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ def run_demo(plan: Plan, display: Display) -> dict[str, Any]:
         with Store(folder / DATABASE) as store, Network(free_endpoint()) as network:
             try:
                 logging.basicConfig(filename=folder / "coordinator.log", level=logging.INFO, format=LOG_FORMAT)
-                campaign, fleet = _prepare(plan, folder, store, network, display, interrupt)
+                campaign, fleet = _prepare(plan, folder, store, network)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it
                 raise
@@ -109,27 +105,20 @@ def run_demo(plan: Plan, display: Display) -> dict[str, Any]:
         return summary
 
 
-def _prepare(
-    plan: Plan, folder: Path, store: Store, network: Network, display: Display, interrupt: Interrupt
-) -> tuple[Campaign, Fleet]:
-    """Make keys, stations and the campaign while this machine is checked."""
-    with checking() as check:
-        policy, space, starts = _read_task(plan.task)
-        publisher = Publisher.of(policy, folder / "keys", store)
-        try:
-            campaign = Campaign(
-                space, starts, OfflineResearcher(space, plan.seed), publisher.publish, plan.seed,
-                target=TARGET, heldout=HELDOUT, stations=plan.edges, now_s=time.time(),
-            )  # fmt: skip
-        except (BundleError, SpaceError) as error:
-            raise DemoRefused(f"the policy {plan.task} cannot be published: {error}") from error
-        stations = folder / "stations"
-        names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, publisher.public_key)
-        display.say(f"{folder}: checking this machine; the first time kernels are compiled, which takes a minute")
-        end_check(check, lambda: interrupt.count > 0)
-        if interrupt.count:
-            raise DemoInterrupted("interrupted before the first station was started")
-        return campaign, Fleet(stations, names, plan.pace)
+def _prepare(plan: Plan, folder: Path, store: Store, network: Network) -> tuple[Campaign, Fleet]:
+    """Make keys, stations and the campaign."""
+    policy, space, starts = _read_task(plan.task)
+    publisher = Publisher.of(policy, folder / "keys", store)
+    try:
+        campaign = Campaign(
+            space, starts, OfflineResearcher(space, plan.seed), publisher.publish, plan.seed,
+            target=TARGET, heldout=HELDOUT, stations=plan.edges, now_s=time.time(),
+        )  # fmt: skip
+    except (BundleError, SpaceError) as error:
+        raise DemoRefused(f"the policy {plan.task} cannot be published: {error}") from error
+    stations = folder / "stations"
+    names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, publisher.public_key)
+    return campaign, Fleet(stations, names, plan.pace)
 
 
 def _conductor(

@@ -2,6 +2,7 @@
 
 - Each station is a session of its own: a Ctrl-C at the terminal reaches only the coordinator, and whatever a station
   has started can be found and ended, even when the station itself was killed.
+- The first station goes ahead: it compiles the kernels that all share, and finds out whether stations can run here.
 - When the coordinator dies the kernel tells the stations to stop.
 - What a station says goes to `log.txt` in its folder.
 """
@@ -15,8 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from coordinator.errors import CoordinatorError
 
 PR_SET_PDEATHSIG = 1
 CONFIGURATION_REFUSED = 2
-POLL_S = 0.05
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
 STEADY_S = 30.0  # a station that ran for longer than this is started again at once
@@ -49,41 +48,6 @@ class _Member:
     refused: str = ""  # what it said
 
 
-@contextmanager
-def checking() -> Iterator[subprocess.Popen[str]]:
-    """Check meanwhile that emulated stations can run on this machine; `end_check` says whether they can."""
-    check = subprocess.Popen(
-        [*EDGE, "check"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_bind_to(os.getpid()),
-    )
-    try:
-        yield check
-    finally:
-        if check.poll() is None:
-            _kill_session(check.pid)
-        check.communicate()
-
-
-def end_check(check: subprocess.Popen[str], give_up: Callable[[], bool]) -> None:
-    """Wait for the check, or until `give_up`.
-
-    Raises:
-        FleetError: stations cannot run here; the message is what the check said.
-    """
-    while check.poll() is None:
-        if give_up():
-            return
-        time.sleep(POLL_S)
-    if check.returncode != 0:
-        assert check.stderr is not None
-        raise FleetError(_last_line(check.stderr.read()) or f"enpire-edge check ended with {check.returncode}")
-
-
 def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, public_key: bytes) -> list[str]:
     """Write the folders of emulated stations and return their names.
 
@@ -104,20 +68,26 @@ class Fleet:
 
     def __init__(self, folder: Path, names: Sequence[str], pace: float) -> None:
         self._members = [_Member(name, folder / name) for name in names]
+        self._begun = self._members[:1]
         self._pace = pace
         self._stopping = False
 
     def start(self) -> None:
-        """Start every station."""
-        for member in self._members:
+        """Start the first station."""
+        self._start(self._members[0])
+
+    def start_rest(self) -> None:
+        """Start the others, now that the first one runs."""
+        for member in self._members[len(self._begun) :]:
             self._start(member)
+        self._begun = self._members
 
     def tend(self) -> list[tuple[str, str]]:
         """Start again what has ended; return (station, sentence) for what happened."""
         if self._stopping:
             return []
         happened = []
-        for member in self._members:
+        for member in self._begun:
             if member.process is not None and member.process.poll() is not None:
                 happened.append((member.name, self._ended(member)))
             if member.process is None and not member.refused and time.monotonic() >= member.start_at_s:
@@ -131,8 +101,8 @@ class Fleet:
 
     @property
     def hopeless(self) -> bool:
-        """Whether every station has refused to run."""
-        return all(member.refused for member in self._members)
+        """Whether every station that was started has refused to run."""
+        return all(member.refused for member in self._begun)
 
     @property
     def last_refusal(self) -> str:

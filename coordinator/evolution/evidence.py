@@ -2,7 +2,8 @@
 
 - Two attempts on the same start are compared: success beats failure; between failures more progress wins; between
   successes nobody wins, unless the incumbent is near its ceiling, where the clearly shorter one does.
-- The screen is a filter on development starts, no evidence. The gate is evidence: fresh starts, used once.
+- The screen is a filter on development starts, no evidence: each attempt is compared with all that the incumbent has
+  made, as a few of its own would let every candidate share their luck. The gate is evidence: pairs on fresh starts.
 - The gate bets on each comparison. Under "the candidate is no more often better than worse" the wealth is a
   supermartingale, so it reaches 1/alpha with probability at most alpha however often one looks (Ville's inequality).
 - Decisions read the comparisons in the order in which they were asked for, never in the order in which they arrived.
@@ -17,11 +18,13 @@ from math import comb
 
 import numpy as np
 
-PROGRESS_MARGIN = 0.02  # coverage repeats to about 0.002; less than this is not a difference
+PROGRESS_MARGIN = 0.05  # coverage repeats to about 0.002, a whole attempt to much less
 FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
-SCREEN_PAIRS = 8
-SCREEN_LEAD = 4.0  # the lead must be more than one in so many of the pairs that differ,
-LEAST_SCREEN_LEAD = 2  # and no less than this: one lucky pair is no reason to ask for fresh starts
+SCREEN_ATTEMPTS = 8
+SCREEN_LEAD = 1.2  # in standard deviations: what a whole screen must show,
+EARLY_LEAD = (5, 2.0)  # what so many attempts must show to be enough,
+NO_LEAD = ((3, -0.8), (5, 0.3))  # and below what they end it
+LEAST_SPREAD = 0.02  # variance of a comparison; an incumbent that always does the same still meets other days
 ALPHA = 0.05
 BETS = (0.15, 0.3, 0.5, 0.7)
 GATE_CAP = 40
@@ -55,10 +58,11 @@ class Stage:
 
     call: Call
     reason: str
-    pairs: int
+    pairs: int  # in the screen: attempts
     wins: int
     losses: int
-    wealth: float = 1.0
+    wealth: float = 1.0  # of the gate
+    lead: float = 0.0  # of the screen
 
 
 def compare(candidate: Result, incumbent: Result, near_ceiling: bool = False) -> int:
@@ -75,25 +79,28 @@ def compare(candidate: Result, incumbent: Result, near_ceiling: bool = False) ->
     return int(gained >= PROGRESS_MARGIN) - int(gained <= -PROGRESS_MARGIN)
 
 
-def screen(comparisons: Sequence[int], pairs: int = SCREEN_PAIRS) -> Stage:
-    """Say whether a candidate deserves fresh starts: clearly more wins than losses on a few development starts.
+def screen(results: Sequence[Result], incumbent: Sequence[Result]) -> Stage:
+    """Say whether a candidate deserves fresh starts, from its attempts on development starts.
 
-    It ends early where the attempts that are left cannot change the answer.
+    The lead is the sum of its comparisons with the incumbent, each averaged over all `incumbent` attempts, over what
+    such a sum varies by for the incumbent itself.
     """
-    wins, losses, left = comparisons.count(1), comparisons.count(-1), pairs - len(comparisons)
-    endings = [_leads(wins + won, losses + lost) for won in range(left + 1) for lost in range(left + 1 - won)]
-    if all(endings):
-        call, reason = Call.PASS, f"{wins} wins, {losses} losses on development starts"
-    elif not any(endings):
-        call, reason = Call.REJECT, f"too few wins ({wins}) for its losses ({losses}) on development starts"
-    else:
-        call, reason = Call.GO_ON, ""
-    return Stage(call, reason, len(comparisons), wins, losses)
-
-
-def _leads(wins: int, losses: int) -> bool:
-    """Return whether the lead is worth a test: six of eight, two of two."""
-    return wins - losses > (wins + losses) / SCREEN_LEAD and wins - losses >= LEAST_SCREEN_LEAD
+    if not results or not incumbent:
+        return Stage(Call.GO_ON, "", len(results), 0, 0)
+    scores, own = (
+        [float(np.mean([compare(item, other) for other in incumbent])) for item in attempts]
+        for attempts in (results, incumbent)
+    )
+    count = len(scores)
+    spread = max(float(np.mean(np.square(own))), LEAST_SPREAD)
+    lead = float(np.sum(scores) / np.sqrt(count * spread))
+    call = Call.GO_ON
+    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (count >= SCREEN_ATTEMPTS and lead >= SCREEN_LEAD):
+        call = Call.PASS
+    elif count >= SCREEN_ATTEMPTS or any(count >= least and lead < below for least, below in NO_LEAD):
+        call = Call.REJECT
+    reason = f"{lead:+.1f} standard deviations from the incumbent in {count} attempts on development starts"
+    return Stage(call, reason, count, sum(s > 0 for s in scores), sum(s < 0 for s in scores), lead=lead)
 
 
 def wealth(comparisons: Sequence[int]) -> float:

@@ -28,11 +28,11 @@ PRIORS = {
     "combine": (1.0, 3.0),
     "sobol": (1.0, 9.0),
 }
-MERGE_LEAD, MERGE_SHARE = 2, 0.25  # an idea is merged that leads by so many pairs, and by this share of its pairs
+MERGE_LEAD = 1.2  # an idea is merged that leads the incumbent by so many standard deviations
 STALE = 0.25  # what a test against an earlier incumbent counts
 LOG_STEPS = (2.5, 1.6)
 LINEAR_STEPS = (0.35, 0.15)  # of the range
-HELP_WEIGHT = 4.0
+HELP_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Tried:
     kind: str
     changes: Mapping[str, Value]
     verdict: str  # of its decision
-    lead: int  # wins minus losses where it ended
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class Standing:
     """How a change has done against the present incumbent so far, whatever came of it."""
 
     changes: Mapping[str, Value]
-    pairs: int
-    lead: int  # wins minus losses
+    lead: float  # in the screen, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ class OfflineResearcher:
 
 def _merge(context: ResearchContext) -> list[_Option]:
     """Return all changes that lead against the incumbent as one; none unless there are two."""
-    leading = [item for item in context.standings if item.lead >= MERGE_LEAD and item.lead >= MERGE_SHARE * item.pairs]
+    leading = [item for item in context.standings if item.lead >= MERGE_LEAD]
     changes: dict[str, Value] = {}
     for item in sorted(leading, key=lambda item: item.lead):  # where two want the same parameter, the stronger has it
         changes |= item.changes

@@ -10,7 +10,7 @@ from coordinator.evolution.evidence import (
     FASTER_SHARE,
     GATE_CAP,
     PROGRESS_MARGIN,
-    SCREEN_PAIRS,
+    SCREEN_ATTEMPTS,
     Call,
     Result,
     compare,
@@ -23,7 +23,6 @@ from coordinator.evolution.evidence import (
 
 SEED = 11
 results = st.builds(Result, st.booleans(), st.floats(0.0, 1.0), st.floats(1.0, 60.0))
-comparisons = st.lists(st.sampled_from([-1, 0, 1]), max_size=SCREEN_PAIRS)
 
 
 def test_success_beats_failure_whatever_the_progress() -> None:
@@ -51,20 +50,51 @@ def test_comparison_is_antisymmetric(one: Result, other: Result, near_ceiling: b
     assert compare(one, other, near_ceiling) == -compare(other, one, near_ceiling)
 
 
-@given(comparisons)
-def test_an_early_screen_says_what_the_full_one_would(outcomes: list[int]) -> None:
-    early = screen(outcomes)
-    if early.call is not Call.GO_ON:
-        left = SCREEN_PAIRS - len(outcomes)
-        assert {screen([*outcomes, *[filler] * left]).call for filler in (-1, 0, 1)} == {early.call}
+def attempts(rate: float, count: int, rng: np.random.Generator) -> list[Result]:
+    """Draw attempts that succeed so often; the others get half way, more or less."""
+    return [
+        Result(True, 1.0, 20.0) if rng.uniform() < rate else Result(False, float(rng.uniform(0.3, 0.7)), 20.0)
+        for _ in range(count)
+    ]
 
 
-def test_a_full_screen_always_decides() -> None:
-    for wins in range(SCREEN_PAIRS + 1):
-        for losses in range(SCREEN_PAIRS + 1 - wins):
-            stage = screen([1] * wins + [-1] * losses + [0] * (SCREEN_PAIRS - wins - losses))
-            assert stage.call in (Call.PASS, Call.REJECT)
-            assert stage.call is Call.REJECT or wins > losses
+def screened(rate: float, incumbent_rate: float, rng: np.random.Generator) -> Call:
+    incumbent, results = attempts(incumbent_rate, 20, rng), attempts(rate, SCREEN_ATTEMPTS, rng)
+    calls = [screen(results[: count + 1], incumbent).call for count in range(SCREEN_ATTEMPTS)]
+    return next(call for call in calls if call is not Call.GO_ON)
+
+
+@given(
+    st.lists(results, min_size=1, max_size=20), st.lists(results, min_size=SCREEN_ATTEMPTS, max_size=SCREEN_ATTEMPTS)
+)
+def test_a_full_screen_always_decides(incumbent: list[Result], candidate: list[Result]) -> None:
+    stage = screen(candidate, incumbent)
+    assert stage.call in (Call.PASS, Call.REJECT)
+    assert stage.call is Call.REJECT or stage.wins > 0
+
+
+@given(st.lists(results, min_size=1, max_size=12))
+def test_an_incumbent_has_no_lead_over_itself(incumbent: list[Result]) -> None:
+    assert screen(incumbent, incumbent).lead == pytest.approx(0.0, abs=1e-9)
+
+
+def test_nothing_to_compare_with_decides_nothing() -> None:
+    some = [Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS
+    assert screen(some, []).call is Call.GO_ON
+    assert screen([], some).call is Call.GO_ON
+
+
+@pytest.mark.parametrize(
+    ("rate", "incumbent", "least", "most"),
+    [(0.0, 0.0, 0.0, 0.3), (0.5, 0.5, 0.0, 0.3), (0.2, 0.7, 0.0, 0.02), (0.7, 0.2, 0.85, 1.0), (1.0, 0.6, 0.95, 1.0)],
+)
+def test_the_screen_lets_through_what_is_much_better_and_little_else(
+    rate: float, incumbent: float, least: float, most: float
+) -> None:
+    rng = np.random.default_rng(SEED)
+    passed = sum(screened(rate, incumbent, rng) is Call.PASS for _ in range(400)) / 400
+    print(f"seed {SEED}: {passed:.3f} of candidates at {rate} pass against {incumbent}")
+    assert least <= passed <= most
 
 
 @given(st.lists(st.sampled_from([-1, 0, 1]), max_size=30))

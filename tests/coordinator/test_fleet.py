@@ -58,6 +58,21 @@ def test_a_killed_station_is_started_again_and_stops_when_asked(fleet: Fleet, tm
     assert fleet.tend() == []
 
 
+def test_the_first_station_goes_ahead_and_the_others_follow(tmp_path: Path) -> None:
+    made = Fleet(tmp_path, make_stations(tmp_path, 3, 1, "push_t", NOBODY, b"\1" * 32), 0.0)
+    logs = [tmp_path / name / "log.txt" for name in made.names]
+    try:
+        made.start()
+        assert made.tend() == []
+        assert [log.exists() for log in logs] == [True, False, False]
+        made.start_rest()
+        assert made.tend() == []
+        assert all(log.exists() for log in logs)
+        assert len(children_of(os.getpid())) == 3
+    finally:
+        made.kill()
+
+
 def children_of(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 

@@ -47,7 +47,7 @@ def test_what_claims_to_help_against_the_failures_seen_comes_more_often() -> Non
 
 
 def test_a_kind_that_never_pays_is_tried_less() -> None:
-    failed = tuple(Tried("switch", {SPACE.ideas[0].name: True}, "reject", -2) for _ in range(30))
+    failed = tuple(Tried("switch", {SPACE.ideas[0].name: True}, "reject") for _ in range(30))
     kinds = []
     for tried in ((), failed):
         researcher = OfflineResearcher(SPACE, 3)
@@ -64,11 +64,10 @@ def test_it_never_runs_dry_even_with_every_idea_on() -> None:
 
 def test_what_leads_is_merged_and_the_stronger_has_a_parameter_that_two_want() -> None:
     leading = (
-        Standing({"choose_by_model": True}, 8, 6),
-        Standing({"push_speed_m_s": 0.08}, 8, 4),
-        Standing({"push_speed_m_s": 0.3}, 8, 2),
-        Standing({"ease_motion": True}, 8, 1),
-        Standing({"average_looks": True}, 40, 4),
+        Standing({"choose_by_model": True}, 6.0),
+        Standing({"push_speed_m_s": 0.08}, 4.0),
+        Standing({"push_speed_m_s": 0.3}, 2.0),
+        Standing({"ease_motion": True}, 1.0),
     )
     researcher = OfflineResearcher(SPACE, 6)
     proposals = [researcher.propose(context(standings=leading)) for _ in range(50)]
@@ -78,8 +77,8 @@ def test_what_leads_is_merged_and_the_stronger_has_a_parameter_that_two_want() -
 
 
 def test_what_failed_on_an_earlier_incumbent_soon_gets_another_chance() -> None:
-    failed = Tried("parameter", {"push_speed_m_s": 0.08}, "reject", -2)
-    accepted = Tried("switch", {"choose_by_model": True}, "accept", 8)
+    failed = Tried("parameter", {"push_speed_m_s": 0.08}, "reject")
+    accepted = Tried("switch", {"choose_by_model": True}, "accept")
     counts = []
     for tried in ((accepted, failed, failed), (failed, failed, accepted)):
         researcher = OfflineResearcher(SPACE, 7)
