@@ -29,7 +29,7 @@ BOUND_US = 20.0
 HOME = np.array([0.0, 1.75, 1.1, -0.93, 0.0, 0.0])
 
 
-@njit(cache=True)
+@njit()  # not kept on disk, where it would go on calling the kernel of today
 def _repeat(feedback: Frames, drives: Record, memories: Record, out: Frames, times: int) -> None:
     for _ in range(times):
         kernel.step(feedback, 0, drives, memories, out)

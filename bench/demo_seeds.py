@@ -1,6 +1,7 @@
 """How often a demo reaches its target, and what a demo costs: whole demos with different seeds, one after the other.
 
-A seed whose summary lies in the folder already is not run again, so an interrupted measurement goes on where it was.
+A seed whose summary lies in the folder already is not run again, so an interrupted measurement goes on where it was:
+give a new folder after a change of the code.
 Usage: python bench/demo_seeds.py [SEEDS] [FOLDER]    e.g. 10 runs/seeds
 """
 
@@ -36,7 +37,9 @@ def _read(path: Path) -> Summary:
 
 def _demo(seed: int, folder: Path) -> Summary:
     command = [sys.executable, "-m", "coordinator", "demo", "--seed", str(seed), "--runs", str(folder), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"the demo with seed {seed} failed, which is a fault to be found: {done.stderr.strip()[-300:]}")
     summary: Summary = json.loads(done.stdout)
     return summary
 

@@ -1,7 +1,8 @@
 """How many times faster than real time one emulated station runs trials on one core.
 
-Everything that a trial has is in it: CAN bytes, control, guard, the policy in its own process, pictures, verdict,
-ledger and recording. Usage: python bench/emulation_speed.py [TRIALS]
+It counts from the beginning of a reset to the verdict: CAN bytes, control, guard, the policy in its own process,
+pictures and what is recorded of them; not the milliseconds in which the ledger and the recording reach the disk.
+Usage: python bench/emulation_speed.py [TRIALS]
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ The same calls in the same order give the same events.
 
 - An attempt fills a slot: a candidate on a start for a purpose. An invalid or lost attempt leaves its slot open, and
   the slot is asked for again under a new assignment.
-- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs, the incumbent's
-  baseline, screens, and when all that is out, the incumbent on development starts (`play`): work never ends.
+- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs (one candidate at a
+  time), the incumbent's baseline, screens, and when all that is out, the incumbent on development starts (`play`):
+  work never ends. A pair is handed out together; a half that has to be filled again goes to whoever asks.
 - The incumbent moves by a decision only. What was promising against the old incumbent is tried again on the new one.
 """
 
@@ -45,13 +46,14 @@ from edge.records import Outcome, Trial
 from policies.interface import Value
 from policies.space import PolicySpace
 
-PROMISING_RATE = 0.88
-PROMISING_TRIALS = 12
+PROMISING_RATE = 0.85  # of an incumbent that is worth measuring on held-out starts,
+PROMISING_TRIALS = 12  # once it has so many trials
 CEILING_RATE = 0.9
 STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
 SCREENED_FIRST = 10  # another waits until so many were screened, so that the gate is for the best of them
 PAIRS_AHEAD = 4  # pairs of the gate in flight beyond those decided on
 ATTEMPTS_AHEAD = 3  # of one candidate in the screen, which may end early
+MOST_REFILLS = 4  # of one place; a candidate whose attempts cannot be judged is given up
 CHANCES = 3  # tests of one configuration: a screen of eight turns a good one down now and then
 
 Publish = Callable[[Mapping[str, Value], Mapping[str, object], str | None], str]
@@ -132,12 +134,14 @@ class _Slot:
     pair_id: str | None = None
     assignment_id: str = ""
     result: Result | None = None
+    refills: int = 0  # attempts that were lost or invalid
 
 
 @dataclass(eq=False)
 class _Pair:
     candidate: _Slot
     incumbent: _Slot
+    near_ceiling: bool  # when it was asked for, so that no later trial changes what it says
 
     @property
     def complete(self) -> bool:
@@ -184,6 +188,7 @@ class Campaign:
     ) -> None:
         self._space, self._starts, self._researcher, self._publish = space, starts, researcher, publish
         self._rng = np.random.default_rng([seed, 0xCA3])
+        self._run = f"{round(now_s * 1e3):x}"  # in every assignment's name: no two campaigns share one
         self._target, self._heldout_total, self._stations = target, heldout, stations
         self._events: list[Event] = []
         self._slots: dict[str, _Slot] = {}  # by assignment, open ones only
@@ -230,14 +235,15 @@ class Campaign:
             return
         self._seen.add(trial.identity)
         self._outcomes[trial.outcome] += 1
-        slot = self._slots.pop(trial.assignment_id, None)
-        if slot is None:
+        slot = self._slots.get(trial.assignment_id)
+        if slot is None or (trial.bundle, trial.start_id) != (slot.candidate.bundle, slot.start.start_id):
             return
+        del self._slots[trial.assignment_id]
         if trial.outcome is Outcome.INVALID:
-            self._fill_again(slot)
+            self._fill_again(slot, now_s)
             return
         slot.result = Result(trial.outcome is Outcome.SUCCESS, trial.progress, trial.trial_s)
-        if slot.purpose == "play":
+        if slot.purpose == "play" or self.finished:
             return
         self._events.append(TrialUsed(*trial.identity))
         if slot.purpose != "heldout":
@@ -250,7 +256,7 @@ class Campaign:
         """Ask again for an attempt that nobody will run any more."""
         slot = self._slots.pop(assignment_id, None)
         if slot is not None:
-            self._fill_again(slot)
+            self._fill_again(slot, now_s)
 
     def drain(self) -> list[Event]:
         """Return what happened since the last call."""
@@ -311,14 +317,18 @@ class Campaign:
         ]
         if not waiting or self._next_gate >= len(self._starts.gate):
             return None
-        candidate = max(waiting, key=lambda item: item.lead)
+        candidate = max(waiting, key=lambda item: (bool(item.pairs), item.lead))
         if sum(not pair.complete for pair in candidate.pairs) >= PAIRS_AHEAD:
             return None
         start = self._starts.gate[self._next_gate]
         self._next_gate += 1
         name = f"pair-{self._next_gate:04d}"
         seed = self._draw_seed()
-        pair = _Pair(_Slot(candidate, start, "gate", seed, name), _Slot(self._incumbent, start, "gate", seed, name))
+        pair = _Pair(
+            _Slot(candidate, start, "gate", seed, name),
+            _Slot(self._incumbent, start, "gate", seed, name),
+            self._near_ceiling(),
+        )
         candidate.pairs.append(pair)
         both = [pair.candidate, pair.incumbent]
         if self._rng.integers(0, 2):
@@ -396,7 +406,7 @@ class Campaign:
         candidate.lead = stage.lead
         self._screened += stage.call is not Call.GO_ON
         if stage.call is Call.PASS:
-            candidate.state = "gate"
+            candidate.state, candidate.last = "gate", None
             self._events.append(CandidateState(candidate.candidate_id, "gate", None))
         elif stage.call is Call.REJECT:
             self._end(candidate, "reject", "screen", stage, now_s)
@@ -409,7 +419,7 @@ class Campaign:
             mine, theirs = pair.candidate.result, pair.incumbent.result
             if mine is None or theirs is None:
                 return
-            comparisons.append(compare(mine, theirs, self._near_ceiling()))
+            comparisons.append(compare(mine, theirs, pair.near_ceiling))
             lead += mine.success - theirs.success
             candidate.last = stage = gate(comparisons, lead)
             if stage.call is Call.PASS:
@@ -495,13 +505,15 @@ class Campaign:
         self._decide(candidate, verdict, stage_name, stage, now_s)
 
     def _decide(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> DecisionMade:
+        mine: list[Result | None]
+        theirs: list[Result | None]
         if stage_name == "gate":
             used = [pair for pair in candidate.pairs[: stage.pairs] if pair.complete]
             mine = [pair.candidate.result for pair in used]
             theirs = [pair.incumbent.result for pair in used]
         else:
             mine = [slot.result for slot in candidate.screens.values()]
-            theirs = [self._incumbent.screens[s].result for s in candidate.screens if s in self._incumbent.screens]
+            theirs = list(self._incumbent.results)
         won, tried = _tally(mine)
         incumbent_won, incumbent_tried = _tally(theirs)
         decision = DecisionMade(
@@ -584,7 +596,7 @@ class Campaign:
         return int(self._rng.integers(0, 2**31))
 
     def _hand_out(self, slot: _Slot) -> Attempt:
-        slot.assignment_id = f"a{self._count('assignment'):06d}"
+        slot.assignment_id = f"{self._run}-{self._count('assignment'):06d}"
         self._slots[slot.assignment_id] = slot
         return Attempt(
             assignment_id=slot.assignment_id,
@@ -597,9 +609,14 @@ class Campaign:
             pair_id=slot.pair_id,
         )
 
-    def _fill_again(self, slot: _Slot) -> None:
+    def _fill_again(self, slot: _Slot, now_s: float) -> None:
         slot.assignment_id = ""
-        if slot.purpose != "play":
+        slot.refills += 1
+        candidate = slot.candidate
+        if slot.refills >= MOST_REFILLS and candidate in self._testing:
+            unjudged = Stage(Call.INCONCLUSIVE, f"{slot.refills} attempts on one start could not be judged", 0, 0, 0)
+            self._end(candidate, "inconclusive", candidate.state, unjudged, now_s)
+        elif slot.purpose != "play":
             self._again.append(slot)
 
     def _drop(self, candidate: _Candidate) -> None:

@@ -54,7 +54,7 @@ class Conductor:
         self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
         self._display, self._limits = display, limits
         self._started_unix_s = time.time()
-        self._complete = False  # whether all stations have been started
+        self._ready_unix_s: float | None = None  # since when all stations run
         self._tend_at_s = 0.0
         self._show_at_s = 0.0
 
@@ -104,11 +104,11 @@ class Conductor:
             return REACHED
         if self._limits.interruptions():
             return INTERRUPTED
-        return BUDGET if time.time() - self._started_unix_s >= self._limits.budget_s else ""
+        return BUDGET if time.time() >= self._ends_unix_s else ""
 
     def _turn(self) -> None:
         self._serve()
-        if not self._complete:
+        if self._ready_unix_s is None:
             self._start_rest()
         now_s = time.monotonic()
         if now_s >= self._tend_at_s:
@@ -118,11 +118,14 @@ class Conductor:
         self._show()
 
     def _start_rest(self) -> None:
-        """Start the other stations once the first one is up; the budget runs from then on."""
-        if self.roster.view(self._fleet.names[0]).state != "starting":
-            self._started_unix_s = time.time()
+        """Start the others once the first has brought a trial, and so compiled all; the budget runs from then on."""
+        if self.roster.delivered_count:
+            self._ready_unix_s = time.time()
             self._fleet.start_rest()
-            self._complete = True
+
+    @property
+    def _ends_unix_s(self) -> float:
+        return (self._ready_unix_s or time.time()) + self._limits.budget_s
 
     def _show(self) -> None:
         if time.monotonic() >= self._show_at_s:
@@ -166,7 +169,7 @@ class Conductor:
         return View(
             title=self._limits.title,
             elapsed_s=now_unix_s - self._started_unix_s,
-            budget_s=self._limits.budget_s,
+            budget_s=self._ends_unix_s - self._started_unix_s,
             trials=self.roster.delivered_count,
             per_minute=self.roster.per_minute(now_unix_s, self._started_unix_s),
             target=self._limits.target,

@@ -106,9 +106,10 @@ def run_demo(plan: Plan, display: Display) -> dict[str, Any]:
 
 
 def _prepare(plan: Plan, folder: Path, store: Store, network: Network) -> tuple[Campaign, Fleet]:
-    """Make keys, stations and the campaign."""
+    """Make keys, stations and the campaign; the policy is copied, so that an edit meanwhile changes no candidate."""
     policy, space, starts = _read_task(plan.task)
-    publisher = Publisher.of(policy, folder / "keys", store)
+    copy = shutil.copytree(policy, folder / "policy", ignore=shutil.ignore_patterns("__pycache__"))
+    publisher = Publisher.of(copy, folder / "keys", store)
     try:
         campaign = Campaign(
             space, starts, OfflineResearcher(space, plan.seed), publisher.publish, plan.seed,

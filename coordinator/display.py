@@ -103,7 +103,7 @@ class Display:
 
     def _measured(self, event: HeldoutMeasured, elapsed_s: float) -> None:
         counts = f"{event.successes}/{event.trials}, 95 % interval {100 * event.low:.0f}–{100 * event.high:.0f} %"
-        how = "" if event.complete else ", stopped early: the target was out of reach"
+        how = "" if event.complete else ", stopped early"
         self.say(f"■ {clock(elapsed_s)} held-out starts: {counts}{how}", "cyan")
 
 

@@ -57,7 +57,8 @@ def _headline(summary: Figures) -> str:
 
 
 def _claim(claim: Figures) -> str:
-    return f"{_count(claim)} on {claim['starts']} starts, policy {claim['policy'][:12]}"
+    stopped = ", stopped early" if claim["starts"] == "held-out" and not claim["complete"] else ""
+    return f"{_count(claim)} on {claim['starts']} starts{stopped}, policy {claim['policy'][:12]}"
 
 
 def _count(count: Figures) -> str:

@@ -160,8 +160,14 @@ class Fleet:
         member.quick_ends = 1 if steady else member.quick_ends + 1
         wait_s = min(FIRST_WAIT_S * 2.0 ** (member.quick_ends - 1), LONGEST_WAIT_S)
         member.start_at_s = time.monotonic() + wait_s
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"ended with {how}; starting it again in {wait_s:.1f} s"
+        return f"ended with {_how(code)}; starting it again in {wait_s:.1f} s"
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    known = {item.value: item.name for item in signal.Signals}  # most real-time signals have no name
+    return known.get(-code, f"signal {-code}")
 
 
 def _bind_to(coordinator: int) -> Callable[[], None]:

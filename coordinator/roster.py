@@ -86,7 +86,7 @@ class Roster:
             view.state, view.detail, view.refusal = str(said["state"]), str(said["detail"]), str(said["refusal"])
             view.last_sequence = max(view.last_sequence, int(said["sequence"]))
             self.memory(edge, float(said["memory_mb"]))
-        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+        except (ValueError, KeyError, TypeError, OverflowError, msgpack.UnpackException):
             return
         if view.clocks and clock[1] < view.clocks[-1][1]:
             view.clocks.clear()  # it started anew

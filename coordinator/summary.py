@@ -148,6 +148,8 @@ def _success(run: Run, incumbent: Incumbent) -> dict[str, Any]:
     return {
         **_count(incumbent.best_count),
         "starts": "held-out" if heldout else "all but held-out",
+        # A measurement that was stopped leans low, and all but held-out starts lean high: they chose the policy.
+        "complete": any(row.complete for row in run.heldout if row.candidate_id == incumbent.idea.candidate_id),
         "policy": bundle,
         "stations": sorted({trial.edge for trial in mine}),
         "station_hashes": sorted({trial.station_hash for trial in mine}),

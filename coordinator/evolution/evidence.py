@@ -1,7 +1,7 @@
 """When a candidate counts as better: paired comparisons, a screen, an anytime-valid test and intervals.
 
-- Two attempts on the same start are compared: success beats failure; between failures more progress wins; between
-  successes nobody wins, unless the incumbent is near its ceiling, where the clearly shorter one does.
+- Two attempts are compared: success beats failure; between failures more progress wins; between successes nobody
+  wins, unless the incumbent is near its ceiling, where the clearly shorter one does.
 - The screen is a filter on development starts, no evidence: each attempt is compared with all that the incumbent has
   made, as a few of its own would let every candidate share their luck. The gate is evidence: pairs on fresh starts.
 - The gate bets on each comparison. Under "the candidate is no more often better than worse" the wealth is a
@@ -83,7 +83,8 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result]) -> Stage:
     """Say whether a candidate deserves fresh starts, from its attempts on development starts.
 
     The lead is the sum of its comparisons with the incumbent, each averaged over all `incumbent` attempts, over what
-    such a sum varies by for the incumbent itself.
+    such a sum varies by for the incumbent itself. Whoever never fails where the incumbent does passes, as no lead over
+    a good incumbent is large.
     """
     if not results or not incumbent:
         return Stage(Call.GO_ON, "", len(results), 0, 0)
@@ -94,10 +95,12 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result]) -> Stage:
     count = len(scores)
     spread = max(float(np.mean(np.square(own))), LEAST_SPREAD)
     lead = float(np.sum(scores) / np.sqrt(count * spread))
+    flawless = all(item.success for item in results) and lead > 0.0
     call = Call.GO_ON
-    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (count >= SCREEN_ATTEMPTS and lead >= SCREEN_LEAD):
+    whole = count >= SCREEN_ATTEMPTS
+    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (whole and (lead >= SCREEN_LEAD or flawless)):
         call = Call.PASS
-    elif count >= SCREEN_ATTEMPTS or any(count >= least and lead < below for least, below in NO_LEAD):
+    elif whole or any(count >= least and lead < below for least, below in NO_LEAD):
         call = Call.REJECT
     reason = f"{lead:+.1f} standard deviations from the incumbent in {count} attempts on development starts"
     return Stage(call, reason, count, sum(s > 0 for s in scores), sum(s < 0 for s in scores), lead=lead)

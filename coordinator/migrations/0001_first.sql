@@ -17,7 +17,7 @@ CREATE TABLE bundles (
 );
 CREATE TABLE hypotheses (
     hypothesis_id INTEGER PRIMARY KEY, researcher TEXT NOT NULL,
-    kind TEXT NOT NULL,                 -- 'seed', 'switch', 'parameter', 'combine', 'simplify'
+    kind TEXT NOT NULL,                 -- 'seed', 'switch', 'parameter', 'merge', 'combine', 'sobol'
     sentence TEXT NOT NULL, falsifier TEXT NOT NULL,
     changes TEXT NOT NULL,              -- JSON object: what it changes against its parent
     created_unix_s REAL NOT NULL
@@ -37,13 +37,13 @@ CREATE TABLE decisions (
     pairs INTEGER NOT NULL, wins INTEGER NOT NULL, losses INTEGER NOT NULL, wealth REAL NOT NULL,
     candidate_successes INTEGER NOT NULL, candidate_trials INTEGER NOT NULL,
     incumbent_successes INTEGER NOT NULL, incumbent_trials INTEGER NOT NULL,
-    gain_points REAL NOT NULL,          -- success on the decision's pairs, candidate minus incumbent, percentage points
+    gain_points REAL NOT NULL,          -- success in the counts before, candidate minus incumbent, percentage points
     trials_so_far INTEGER NOT NULL, decided_unix_s REAL NOT NULL
 );
 CREATE TABLE heldout (                  -- a finished or stopped measurement on held-out starts
     heldout_id INTEGER PRIMARY KEY, candidate_id INTEGER NOT NULL REFERENCES candidates,
     successes INTEGER NOT NULL, trials INTEGER NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
-    complete INTEGER NOT NULL,          -- 0 when it was stopped early because the target had become impossible
+    complete INTEGER NOT NULL,          -- 0 when it was stopped: the target had become impossible, or another incumbent came
     ended_unix_s REAL NOT NULL
 );
 CREATE TABLE assignments (

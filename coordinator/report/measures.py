@@ -166,7 +166,10 @@ class Resets:
 
 def resets(run: Run) -> Resets | None:
     """Return how resets went, None where no scene had to be reset."""
-    moved = [trial for trial in run.trials if trial.reset_tries > 0]
+    # A reset that was broken off because somebody asked the station to stop is none.
+    moved = [
+        trial for trial in run.trials if trial.reset_tries > 0 and not (trial.cause == "stopped" and not trial.trial_s)
+    ]
     if not moved:
         return None
     # An invalid trial with one try is one whose scene never became ready.

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 LABEL_CHARACTERS = 30
+# The ends of parameters' names: a longer one before what it ends in itself.
+UNITS = {"_m_s2": "m/s²", "_m_s": "m/s", "_rad_s": "rad/s", "_s": "s", "_mm": "mm", "_m": "m", "_rad": "rad"}
 
 
 class ReportError(Exception):
@@ -164,10 +166,12 @@ def _change(name: str, value: object) -> str:
     """Return one changed parameter or idea in words; a pair is old and new."""
     if isinstance(value, list) and len(value) == 2:
         value = value[1]
-    words = name.replace("_", " ")
+    suffix = next((suffix for suffix in UNITS if name.endswith(suffix)), "")
+    words = name.removesuffix(suffix).replace("_", " ")
     if isinstance(value, bool):
         return words if value else f"no {words}"
-    return f"{words} {value:.3g}" if isinstance(value, float | int) else f"{words} {value}"
+    number = f"{value:.3g}" if isinstance(value, float | int) else f"{value}"
+    return f"{words} {number} {UNITS[suffix]}" if suffix else f"{words} {number}"
 
 
 def load(folder: Path) -> Run:

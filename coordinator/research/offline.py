@@ -166,7 +166,7 @@ class OfflineResearcher:
             kind=kind,
             changes=changes,
             sentence=" and ".join(parts),
-            falsifier="no more wins than losses against the incumbent on the same starts",
+            falsifier="no more wins than losses against the incumbent, pair by pair on fresh starts",
         )
 
     def _clause(self, name: str, value: Value, context: ResearchContext) -> str:

@@ -7,11 +7,13 @@ import signal
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 
 from calibration.records import CalibrationError
+from edge.control.loop import ControlError
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
 from edge.emulation.world import NoGraphics, World
@@ -19,11 +21,12 @@ from edge.ledger import Ledger, LedgerError
 from edge.messages import ArmState, Setpoint
 from edge.planning.kinematics import chain_of
 from edge.records import Assignment
-from edge.sandbox.process import PolicyHost
+from edge.sandbox.process import PolicyHost, SandboxError
 from edge.station import Station, StationError, load_station
 from edge.status import Status, write_status
 from edge.tasks.push_t.task import GOAL, PushT, judge
 from edge.tasks.task import Task
+from edge.trials.recording import RecordingError
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import Rig, work
 from policies.interface import ToolTarget
@@ -69,7 +72,8 @@ class Board:
             wall_unix_s=time.time(),
             memory_mb=0.0,  # the uplink measures all of the station's processes
         )
-        write_status(self._station.folder / "status.json", status)
+        with suppress(OSError):  # a full disk; the next status says more than this one
+            write_status(self._station.folder / "status.json", status)
 
 
 def run(station: Station, pace: float) -> None:
@@ -156,7 +160,10 @@ def main(arguments: list[str]) -> int:
         if station.task not in TASKS:
             raise StationError(f"{station.folder}: unknown task {station.task!r}; known: {', '.join(TASKS)}")
         run(station, float(arguments[1]) if len(arguments) > 1 else 0.0)
-    except (StationError, CalibrationError, NoGraphics, LedgerError) as error:
+    except (StationError, CalibrationError, NoGraphics) as error:
         LOG.error("%s", error)
         return 2
+    except (LedgerError, RecordingError, SandboxError, ControlError, OSError) as error:  # a new start may find it cured
+        LOG.error("%s", error)
+        return 1
     return 0

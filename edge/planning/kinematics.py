@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from edge import arm as arm_module
 from edge.arm import ArmModel, Chain, link_frames, rotation
+from firmware_bridge.compiled import sources_of
 from firmware_bridge.guard import JointLimits
 from policies.interface import Array
 
+SOURCES = sources_of(arm_module)
 ROTATION_WEIGHT = 0.3
 DAMPING = 1e-4
 STEP_LIMIT_RAD = 0.3
@@ -77,7 +80,7 @@ def _turn_between(have, want):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _solve(start, want_place, want_turn, chain, limits, settings):  # type: ignore[no-untyped-def]
+def _solve(start, want_place, want_turn, chain, limits, settings, sources=SOURCES):  # type: ignore[no-untyped-def]
     offsets, turns, axes, tool_position, tool_rotation = chain
     lower, upper = limits
     weight, damping, step_limit, rounds, place_tolerance, turn_tolerance = settings

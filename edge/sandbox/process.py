@@ -49,15 +49,19 @@ class PolicyEnd:
 class PolicyHost:
     """One `policies.host` process, restarted when it dies."""
 
-    def __init__(self, memory_mb: int = 512, grace_s: float = 1.0, standstill_s: float = 60.0) -> None:
+    def __init__(
+        self, memory_mb: int = 512, grace_s: float = 1.0, standstill_s: float = 60.0, longest_s: float = 300.0
+    ) -> None:
         """Limit each policy to `memory_mb` of address space and to some wall time.
 
-        `grace_s` is for ending once its trial is over, `standstill_s` for all that it does between two steps: station
-        time passes only with steps, so that the trial's own limit never ends a policy that takes none.
+        `grace_s` is for ending once its trial is over, `standstill_s` for all that it does between two steps, and
+        `longest_s` for the whole: emulated time passes only with steps, so that the trial's own limit is none for a
+        policy that takes few.
         """
         self._memory_mb = memory_mb
         self._grace_s = grace_s
         self._standstill_s = standstill_s
+        self._longest_s = longest_s
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -109,7 +113,7 @@ class PolicyHost:
         near = self._launch(bundle_dir, entry, params)
         with near:
             try:
-                end = _Trial(near, robot, reply_deadline_s, self._grace_s, self._standstill_s).serve()
+                end = _Trial(near, robot, reply_deadline_s, self._grace_s, self._standstill_s, self._longest_s).serve()
             finally:
                 exit_code = self._reap()
         return end if end.kind != "vanished" else PolicyEnd("crashed", _obituary(exit_code), end.steps)
@@ -156,16 +160,23 @@ class _Trial:
     """The conversation of one trial, as the edge holds it."""
 
     def __init__(
-        self, end: socket.socket, robot: Robot, deadline_s: float, grace_s: float, standstill_s: float
+        self,
+        end: socket.socket,
+        robot: Robot,
+        deadline_s: float,
+        grace_s: float,
+        standstill_s: float,
+        longest_s: float,
     ) -> None:
         self._end = end
         self._robot = robot
         self._deadline_s = deadline_s
         self._grace_s = grace_s
         self._standstill_s = standstill_s
+        self._longest_s = longest_s
         self._steps = 0
         self._asked = 0  # since the last step
-        self._stepped_s = time.monotonic()
+        self._began_s = self._stepped_s = time.monotonic()
         self._over: TrialOver | None = None
         self._over_since_s = 0.0
         _set_timeout(end, deadline_s)
@@ -192,11 +203,13 @@ class _Trial:
                 return self._close("bad_target", str(error))
 
     def _standstill(self) -> str:
-        """Return why a policy that asks and asks without moving is ended, empty where it may go on."""
+        """Return why a policy that asks without moving, or takes for ever, is ended; empty where it may go on."""
         if self._asked > MOST_ASKED:
             return f"asked {self._asked} times in a row without a step that was carried out"
         if time.monotonic() - self._stepped_s > self._standstill_s:
             return f"took no step for {self._standstill_s:g} s of wall time"
+        if time.monotonic() - self._began_s > self._longest_s:
+            return f"took longer than {self._longest_s:g} s of wall time"
         return ""
 
     def _reply(self, message: list[Any]) -> tuple[str, object]:

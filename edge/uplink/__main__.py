@@ -36,7 +36,7 @@ LAST_WORDS_S = 3.0
 
 
 def main(arguments: list[str]) -> int:
-    """Carry until SIGTERM; return 0, or 2 where the station's files are wrong."""
+    """Carry until SIGTERM; return 0, 2 where the station's files are wrong, 1 where the ledger cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if len(arguments) != 1:
         print("usage: python -m edge.uplink STATION_DIR", file=sys.stderr)
@@ -51,9 +51,12 @@ def main(arguments: list[str]) -> int:
             Coordinator(settings.endpoint, settings.name) as coordinator,
         ):
             _carry(settings, ledger, coordinator, stop)
-    except (UplinkError, LedgerError) as error:
+    except UplinkError as error:
         LOG.error("%s", error)
         return 2
+    except LedgerError as error:  # a new start may find it cured
+        LOG.error("%s", error)
+        return 1
     return 0
 
 

@@ -178,8 +178,8 @@ def test_heldout_starts_are_for_measuring_only() -> None:
     assert last.complete
     assert last.trials == 50
     assert last.successes >= 46
-    heldout = {start.start_id for start in STARTS.heldout}
-    used_for_choosing = {start.start_id for start in (*STARTS.dev, *STARTS.gate)}
+    heldout = {tuple(start.coordinates.values()) for start in STARTS.heldout}
+    used_for_choosing = {tuple(start.coordinates.values()) for start in (*STARTS.dev, *STARTS.gate)}
     assert not heldout & used_for_choosing
 
 
@@ -190,6 +190,53 @@ def test_every_candidate_is_published_and_valid_and_none_is_tested_for_ever() ->
     assert max(Counter(event.bundle for event in made).values()) <= 3
     for params in fleet.params.values():
         SPACE.validate(params)
+
+
+def test_nothing_is_decided_once_the_campaign_has_finished() -> None:
+    fleet = Fleet(ladder, 4)
+    campaign = begin(fleet, 4)
+    out: list[Attempt] = []
+    while campaign.finished is None:
+        while len(out) < 3 * STATIONS:
+            work = campaign.next_work("station-1", 0.0)
+            assert work is not None
+            out.extend(work.attempts)
+        campaign.record(fleet.run(out.pop(0)), 0.0)
+    campaign.drain()
+    assert out
+    for attempt in out:
+        campaign.record(fleet.run(attempt), 0.0)
+    assert campaign.drain() == []
+
+
+def test_a_trial_of_another_policy_or_start_fills_no_place() -> None:
+    fleet = Fleet(ladder, 1, invalid=0.0)
+    campaign = begin(fleet, 1)
+    work = campaign.next_work("station-1", 0.0)
+    assert work is not None
+    trial = fleet.run(work.attempts[0])
+    campaign.record(replace(trial, sequence=98, bundle="another"), 1.0)
+    campaign.record(replace(trial, sequence=99, start_id="another"), 1.0)
+    assert campaign.snapshot().trials == 0
+    campaign.record(trial, 1.0)
+    assert campaign.snapshot().trials == 1
+
+
+def test_a_candidate_that_cannot_be_judged_is_given_up() -> None:
+    fleet = Fleet(ladder, 1, invalid=0.0)
+    campaign = begin(fleet, 1)
+    events: list[Event] = []
+    for _ in range(300):
+        work = campaign.next_work("station-1", 0.0)
+        assert work is not None
+        for attempt in work.attempts:
+            trial = fleet.run(attempt)
+            campaign.record(trial if attempt.candidate_id == 1 else replace(trial, outcome=Outcome.INVALID), 0.0)
+        events += campaign.drain()
+    given_up = [event for event in events if isinstance(event, DecisionMade) and event.candidate_id > 1]
+    assert len(given_up) >= 10
+    assert {(event.verdict, event.stage) for event in given_up} == {("inconclusive", "screen")}
+    assert "could not be judged" in given_up[0].reason
 
 
 @pytest.mark.parametrize("split", ["dev", "gate", "heldout", "audit"])

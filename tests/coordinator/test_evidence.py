@@ -31,11 +31,11 @@ def test_success_beats_failure_whatever_the_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gained", "better"), [(PROGRESS_MARGIN, 1), (PROGRESS_MARGIN - 1e-9, 0), (0.0, 0), (-PROGRESS_MARGIN, -1)]
+    ("mine", "theirs", "better"),
+    [(PROGRESS_MARGIN, 0.0, 1), (PROGRESS_MARGIN - 1e-9, 0.0, 0), (0.0, 0.0, 0), (0.0, PROGRESS_MARGIN, -1)],
 )
-def test_between_failures_progress_decides_from_its_margin_on(gained: float, better: int) -> None:
-    assert compare(Result(False, gained, 20.0), Result(False, 0.0, 20.0)) == max(better, 0) or gained < 0
-    assert compare(Result(False, 0.5 + gained, 20.0), Result(False, 0.5, 20.0)) in (better, 0)
+def test_between_failures_progress_decides_from_its_margin_on(mine: float, theirs: float, better: int) -> None:
+    assert compare(Result(False, mine, 20.0), Result(False, theirs, 20.0)) == better
 
 
 @pytest.mark.parametrize(("seconds", "better"), [(20.0 * FASTER_SHARE, 1), (19.9, 0), (20.0, 0), (23.0, -1)])
@@ -76,6 +76,12 @@ def test_a_full_screen_always_decides(incumbent: list[Result], candidate: list[R
 @given(st.lists(results, min_size=1, max_size=12))
 def test_an_incumbent_has_no_lead_over_itself(incumbent: list[Result]) -> None:
     assert screen(incumbent, incumbent).lead == pytest.approx(0.0, abs=1e-9)
+
+
+def test_whoever_never_fails_passes_against_an_incumbent_that_seldom_does() -> None:
+    seldom = [*[Result(True, 1.0, 20.0)] * 19, Result(False, 0.9, 20.0)]
+    assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom).call is Call.PASS
+    assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom[:19]).call is Call.REJECT
 
 
 def test_nothing_to_compare_with_decides_nothing() -> None:

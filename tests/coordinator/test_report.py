@@ -153,7 +153,7 @@ def test_the_page_and_its_pictures_hold_the_figures_of_the_database(run_dir: Pat
         with Image.open(run_dir / name) as picture:
             assert picture.width > 600
     best = Count(47, 50)
-    for expected in ("1/20 = 5 %", best.text, "push speed m s 0.12", "42 trials", "10.0 wall minutes", "camera_dark"):
+    for expected in ("1/20 = 5 %", best.text, "push speed 0.12 m/s", "42 trials", "10.0 wall minutes", "camera_dark"):
         assert expected in page
     assert page.count("data:image/png;base64,") == 2 * len(PICTURES)
     assert page.count("data:image/jpeg;base64,") == 6 + 2

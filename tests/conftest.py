@@ -1,0 +1,7 @@
+"""What holds for all tests."""
+
+from hypothesis import settings
+
+# No test passes or fails by the time that it takes: the first call of a kernel compiles it.
+settings.register_profile("enpire", deadline=None)
+settings.load_profile("enpire")
