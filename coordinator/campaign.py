@@ -480,7 +480,7 @@ class Campaign:
             )
         )
         others, self._testing = self._testing, []
-        promising = [item.proposal for item in others if self._worth_rebasing(item)]
+        promising = [item.proposal for item in others if self._worth_rebasing(item, candidate)]
         for other in others:
             self._drop(other)
             unseen = Stage(Call.GO_ON, "", 0, 0, 0)
@@ -494,9 +494,10 @@ class Campaign:
             if canonical(params) not in self._closed():
                 self._test(proposal, now_s)
 
-    def _worth_rebasing(self, candidate: _Candidate) -> bool:
-        """Return whether nothing speaks against an idea yet; what it was tried on has gone, not the idea."""
-        return candidate.state == "gate" or candidate.lead >= 0.0
+    def _worth_rebasing(self, other: _Candidate, accepted: _Candidate) -> bool:
+        """Return whether nothing speaks against an idea yet, and it is about something else than the accepted one."""
+        about_the_same = set(other.proposal.changes) & set(accepted.proposal.changes)
+        return not about_the_same and (other.state == "gate" or other.lead >= 0.0)
 
     def _end(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
         self._testing.remove(candidate)

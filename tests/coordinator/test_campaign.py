@@ -11,7 +11,7 @@ import pytest
 
 import policies
 from coordinator.campaign import Attempt, Campaign
-from coordinator.evolution.records import CandidateMade, DecisionMade, Event, HeldoutMeasured, TrialUsed
+from coordinator.evolution.records import CandidateMade, DecisionMade, Event, HeldoutMeasured, HypothesisMade, TrialUsed
 from coordinator.evolution.starts import Starts
 from coordinator.research.offline import OfflineResearcher, canonical
 from edge.records import Outcome, Trial
@@ -237,6 +237,19 @@ def test_a_candidate_that_cannot_be_judged_is_given_up() -> None:
     assert len(given_up) >= 10
     assert {(event.verdict, event.stage) for event in given_up} == {("inconclusive", "screen")}
     assert "could not be judged" in given_up[0].reason
+
+
+def test_every_part_of_every_change_changes_its_parent() -> None:
+    fleet = Fleet(ladder, 7)
+    events = play(begin(fleet, 7), fleet, 500)
+    changes = {event.hypothesis_id: event.changes for event in events if isinstance(event, HypothesisMade)}
+    made = {event.candidate_id: event for event in events if isinstance(event, CandidateMade)}
+    tested = [event for event in made.values() if event.parent_candidate_id is not None]
+    assert len({event.parent_candidate_id for event in tested}) >= 2
+    for event in tested:
+        parent = fleet.params[made[event.parent_candidate_id].bundle]
+        unchanged = [name for name, value in changes[event.hypothesis_id].items() if parent[name] == value]
+        assert unchanged == []
 
 
 @pytest.mark.parametrize("split", ["dev", "gate", "heldout", "audit"])

@@ -201,6 +201,7 @@ def test_resets_that_needed_more_tries_or_never_got_ready_are_not_first_tries(tm
         add_trial(database, 1, SEED, "failure", reset_tries=0, reset_s=0.5)  # found ready: nothing to reset
         add_trial(database, 2, SEED, "failure", reset_tries=2, reset_s=30.0)
         add_trial(database, 3, SEED, "invalid", cause="reset_failed", reset_s=40.0)
+        add_trial(database, 4, SEED, "invalid", cause="stopped", trial_s=0.0, reset_s=1.0)  # broken off: neither
     measured = resets(load(tmp_path))
     assert measured is not None
     assert measured.first_try == Count(1, 3)

@@ -231,6 +231,14 @@ def test_a_policy_that_only_now_and_then_asks_without_a_step_is_ended_by_the_clo
     assert not arm.outlived()
 
 
+def test_a_policy_that_takes_for_ever_is_ended_by_the_clock(folder: Path) -> None:
+    arm = Arm()
+    with PolicyHost(longest_s=SHORT_S) as host:
+        end = run(host, folder, body(NAME_ITSELF, "while True: robot.step(JointTarget(np.zeros(6)))"), arm)
+    assert (end.kind, end.detail) == ("hung", f"took longer than {SHORT_S:g} s of wall time")
+    assert not arm.outlived()
+
+
 @pytest.mark.parametrize(("said", "detail"), RAW)
 def test_garbage_on_the_link_is_a_crash(host: PolicyHost, folder: Path, said: object, detail: str) -> None:
     packet = repr(said if isinstance(said, bytes) else msgpack.packb(said))
