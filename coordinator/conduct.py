@@ -158,6 +158,8 @@ class Conductor:
         self._fleet.ask_stop()
         self._serve_while(lambda: self._fleet.running, STOP_GRACE_S)
         self._serve()
+        for station in self.roster.stations:
+            self._store.peak_memory(station.edge, station.peak_memory_mb)
 
     def _serve_while(self, wanted: Callable[[], bool], at_most_s: float) -> None:
         deadline_s = time.monotonic() + at_most_s

@@ -138,6 +138,11 @@ class Store:
                 tuple(values.values()),
             )
 
+    def peak_memory(self, edge: str, peak_mb: float) -> None:
+        """Note the most that a station's processes have held in memory."""
+        with self._transaction() as db:
+            db.execute("UPDATE stations SET peak_memory_mb = ? WHERE edge = ?", (peak_mb, edge))
+
     def add_bundle(self, row: Mapping[str, Any]) -> None:
         """Keep a signed bundle; the same one again changes nothing."""
         self._insert("bundles", row, or_ignore=True)

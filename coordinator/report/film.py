@@ -80,19 +80,20 @@ def _strip(run: Run, title: str, trial: TrialRow) -> Strip:
 
 
 def read_frames(path: Path, wanted: int = FRAMES) -> tuple[Frame, ...]:
-    """Return up to `wanted` frames, evenly spread over the recording, the first and the last among them."""
+    """Return up to `wanted` frames, evenly spread over the recording, the first and the last among them.
+
+    Of pictures of one moment, as the judge takes them, one is shown.
+    """
     times_ns = _times(path)
-    chosen = {times_ns[index] for index in _even(len(times_ns), wanted)}
+    missing = {times_ns[index] for index in _even(len(times_ns), wanted)}
+    frames = []
     with path.open("rb") as stream:
-        return tuple(
-            Frame(
-                message.log_time / 1e9,
-                (message.log_time - times_ns[0]) / 1e9,
-                _small(base64.b64decode(json.loads(message.data)["data"])),
-            )
-            for _, _, message in make_reader(stream).iter_messages(topics=[TOPIC])
-            if message.log_time in chosen
-        )
+        for _, _, message in make_reader(stream).iter_messages(topics=[TOPIC]):
+            if message.log_time in missing:
+                missing.remove(message.log_time)
+                jpeg = _small(base64.b64decode(json.loads(message.data)["data"]))
+                frames.append(Frame(message.log_time / 1e9, (message.log_time - times_ns[0]) / 1e9, jpeg))
+    return tuple(frames)
 
 
 def _times(path: Path) -> list[int]:

@@ -84,7 +84,7 @@ h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2.2r
 .headline { font-size: 1.2rem; border-left: 4px solid var(--mark); padding-left: .8rem; }
 .quiet, figcaption { color: var(--quiet); font-size: .9rem; }
 figure { margin: .6rem 0; } figure img { max-width: 100%; height: auto; }
-.strip { display: flex; flex-wrap: wrap; gap: .5rem; } .frame { margin: 0; flex: 1 1 9rem; max-width: 15rem; }
+.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem; } .frame { margin: 0; }
 .frame img { border-radius: 4px; width: 100%; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; min-width: 60%; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--edge); }

@@ -91,7 +91,7 @@ def add_trial(
 
 
 def write_recording(path: Path, frames: int) -> None:
-    """Write a real recording: camera frames each 0.5 s of the station's clock, beside another topic."""
+    """Write a real recording: two pictures each 0.5 s of the station's clock, beside another topic."""
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as stream:
         writer = Writer(stream)
@@ -104,7 +104,8 @@ def write_recording(path: Path, frames: int) -> None:
             buffer = io.BytesIO()
             Image.new("RGB", (320, 240), (10 * index, 80, 120)).save(buffer, "JPEG")
             body = {"format": "jpeg", "data": base64.b64encode(buffer.getvalue()).decode()}
-            writer.add_message(camera, time_ns, json.dumps(body).encode(), time_ns)
+            for _ in range(2):
+                writer.add_message(camera, time_ns, json.dumps(body).encode(), time_ns)
             writer.add_message(joints, time_ns, b"{}", time_ns)
         writer.finish()
 

@@ -151,6 +151,9 @@ def test_a_station_keeps_its_first_day_and_shows_its_newest_epoch(store: Store) 
     store.station_seen(row, NOW_S)
     store.station_seen(row | {"epoch": "e2"}, NOW_S + 5)
     assert rows(store, "SELECT epoch, first_seen_unix_s, last_seen_unix_s FROM stations") == [("e2", NOW_S, NOW_S + 5)]
+    store.peak_memory("s", 250.0)
+    store.peak_memory("stranger", 9.0)
+    assert rows(store, "SELECT edge, peak_memory_mb FROM stations") == [("s", 250.0)]
 
 
 def test_a_recording_is_missing_until_it_has_come(store: Store) -> None:
