@@ -158,7 +158,7 @@ def _header(view: View) -> Table:
 
 def _stations(stations: Sequence[StationView]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    table.add_column("station")
+    table.add_column("station", min_width=max((len(item.edge) for item in stations), default=0))
     table.add_column("now", min_width=12)
     for name in ("trials", "success", "invalid", "speed", "memory"):
         table.add_column(name, justify="right")

@@ -38,7 +38,7 @@ class Assignment:
     bundle: str  # sha256 of the bundle, hex
     start_id: str
     start: Mapping[str, float]  # the task's own coordinates, e.g. x_m, y_m, yaw_rad
-    seed: int
+    seed: int  # shared by a pair; a label so far, as nothing in a trial is drawn at random from it
     purpose: str  # "screen", "gate", "heldout", "baseline", "play"
 
 

@@ -73,7 +73,6 @@ class StationRobot:
         self._joints_rad = bench.state().position_rad.copy()
         self.recording: Recording | None = None
         self.over: TrialOver | None = None
-        self.steps = 0
 
     def begin(self, limit_s: float) -> None:
         """Start a stretch of work with its own clock; calls raise `TimeUp` once `limit_s` of station time is used."""
@@ -85,7 +84,6 @@ class StationRobot:
         self._began_ns = state.time_ns
         self._limit_ns = round(limit_s * 1e9)
         self._joints_rad = state.position_rad.copy()
-        self.steps = 0
 
     @property
     def elapsed_s(self) -> float:
@@ -102,7 +100,6 @@ class StationRobot:
         self._joints_rad = self._joints_of(target)
         setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS)
         state = self._bench.advance(setpoint)
-        self.steps += 1
         if state.fault:
             self._end(SafetyStop(state.fault))
         seen = self._observation(state)

@@ -127,7 +127,7 @@ def run_trial(rig: Rig, assignment: Assignment, lease_id: str) -> Trial:
 def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
     """Reset, run, verify; return the trial but for its recording."""
     clock = _Clock.start(rig)
-    readiness, tries, reset_over = _make_ready(rig, assignment, blank.sequence)
+    readiness, tries, stopped = _make_ready(rig, assignment, blank.sequence)
     reset_s, wall_reset_s = clock.lap(rig)
     blank = replace(
         blank,
@@ -136,8 +136,8 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
         reset_tries=tries,
         achieved_start=dict(readiness.measured),
     )
-    if reset_over is not None:
-        return _invalid(blank, "stopped" if isinstance(reset_over, StopAsked) else "reset", str(reset_over))
+    if stopped is not None:
+        return _invalid(blank, "stopped", str(stopped))
     if not readiness.ready:
         return _invalid(blank, "reset", f"not ready after {tries} resets: {readiness.detail}")
     try:
@@ -156,8 +156,8 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
     return _conclude(blank, verdict, end, over)
 
 
-def _make_ready(rig: Rig, assignment: Assignment, sequence: int) -> tuple[Readiness, int, TrialOver | None]:
-    """Return the last readiness, the resets it took, and what ended the robot's work if something did."""
+def _make_ready(rig: Rig, assignment: Assignment, sequence: int) -> tuple[Readiness, int, StopAsked | None]:
+    """Return the last readiness, the resets it took, and the order to stop if one came."""
     rig.say("reset", "", assignment, sequence)
     readiness = Readiness(False, {}, "not looked yet")
     tries = 0
