@@ -5,8 +5,8 @@ The same calls in the same order give the same events.
 
 - An attempt fills a slot: a candidate on a start for a purpose. An invalid or lost attempt leaves its slot open, and
   the slot is asked for again under a new assignment.
-- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs (one candidate at a
-  time), the incumbent's baseline, screens, and when all that is out, the incumbent on development starts (`play`):
+- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs for the candidate
+  that led most in the screen, the incumbent's baseline, screens, and when all that is out, the incumbent on development starts (`play`):
   work never ends. A pair is handed out together; a half that has to be filled again goes to whoever asks.
 - The incumbent moves by a decision only. What was promising against the old incumbent is tried again on the new one.
 """
@@ -317,7 +317,7 @@ class Campaign:
         ]
         if not waiting or self._next_gate >= len(self._starts.gate):
             return None
-        candidate = max(waiting, key=lambda item: (bool(item.pairs), item.lead))
+        candidate = max(waiting, key=lambda item: item.lead)  # another's pairs wait, and count when it goes on
         if sum(not pair.complete for pair in candidate.pairs) >= PAIRS_AHEAD:
             return None
         start = self._starts.gate[self._next_gate]
