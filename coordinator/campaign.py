@@ -5,9 +5,10 @@ The same calls in the same order give the same events.
 
 - An attempt fills a slot: a candidate on a start for a purpose. An invalid or lost attempt leaves its slot open, and
   the slot is asked for again under a new assignment.
-- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs for the candidate
-  that led most in the screen, the incumbent's baseline, screens, and when all that is out, the incumbent on development starts (`play`):
-  work never ends. A pair is handed out together; a half that has to be filled again goes to whoever asks.
+- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs for the candidate that
+  led most in the screen, the incumbent's baseline, screens, and when all that is out, the incumbent on development
+  starts (`play`): work never ends. A pair is handed out together; a half that has to be filled again goes to whoever
+  asks.
 - The incumbent moves by a decision only. What was promising against the old incumbent is tried again on the new one.
 """
 
