@@ -88,10 +88,10 @@ def narrow(*limits: JointLimits) -> JointLimits:
         LimitsImpossible: they leave a joint nothing.
     """
     return JointLimits(
-        lower_rad=np.max([each.lower_rad for each in limits], axis=0),
-        upper_rad=np.min([each.upper_rad for each in limits], axis=0),
-        velocity_rad_s=np.min([each.velocity_rad_s for each in limits], axis=0),
-        torque_nm=np.min([each.torque_nm for each in limits], axis=0),
+        lower_rad=np.stack([each.lower_rad for each in limits]).max(axis=0),
+        upper_rad=np.stack([each.upper_rad for each in limits]).min(axis=0),
+        velocity_rad_s=np.stack([each.velocity_rad_s for each in limits]).min(axis=0),
+        torque_nm=np.stack([each.torque_nm for each in limits]).min(axis=0),
     )
 
 

@@ -88,6 +88,7 @@ def _markers(axes: Axes, theme: Theme, run: Run) -> None:
             va="center",
             fontsize=10,
             color=theme.heldout,
+            bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1.0},
             zorder=6,
         )
 
