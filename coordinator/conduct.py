@@ -27,6 +27,7 @@ MOST_AT_ONCE = 64  # messages between two looks at the clock
 TEND_PERIOD_S = 1.0
 SHOW_PERIOD_S = 0.5
 RECORDINGS_GRACE_S = 5.0  # for the last recordings, so that the report can show them
+AHEAD_S = 180.0  # compiling takes one minute on two slow cores
 STOP_GRACE_S = 10.0  # for stations to end their trials and send them
 REACHED, BUDGET, INTERRUPTED = "the target was reached", "the budget was used up", "it was interrupted"
 
@@ -118,8 +119,11 @@ class Conductor:
         self._show()
 
     def _start_rest(self) -> None:
-        """Start the others once the first has brought a trial, and so compiled all; the budget runs from then on."""
-        if self.roster.delivered_count:
+        """Start the others once the first has brought a trial, and so compiled all; the budget runs from then on.
+
+        They wait no longer than AHEAD_S, as the first one may be the one that fails.
+        """
+        if self.roster.delivered_count or time.time() - self._started_unix_s > AHEAD_S:
             self._ready_unix_s = time.time()
             self._fleet.start_rest()
 

@@ -18,7 +18,7 @@ from math import comb
 
 import numpy as np
 
-PROGRESS_MARGIN = 0.05  # coverage repeats to about 0.002, a whole attempt to much less
+PROGRESS_MARGIN = 0.05  # of progress; less than this between two attempts says nothing
 FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
 SCREEN_ATTEMPTS = 8
 SCREEN_LEAD = 1.2  # in standard deviations: what a whole screen must show,
