@@ -36,7 +36,9 @@ def demo(
     edges: Annotated[int, typer.Option(min=1, max=64, help="how many stations to emulate")] = 4,
     task: Annotated[str, typer.Option(help="what they shall learn")] = "push_t",
     seed: Annotated[int, typer.Option(min=0, help="draws the benches' hidden deviations and the campaign")] = 1,
-    budget_minutes: Annotated[float, typer.Option(min=0.05, help="wall time after which it ends in any case")] = 8.0,
+    budget_minutes: Annotated[
+        float, typer.Option(min=0.05, help="wall time from the first trial on, after which it ends")
+    ] = 8.0,
     pace: Annotated[float, typer.Option(min=0.0, help="emulated time over real time; 0 is as fast as it goes")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,
     runs: Annotated[Path, typer.Option(help="where the folder of the run is made")] = Path("runs"),

@@ -96,7 +96,7 @@ class Conductor:
         events = self._campaign.drain()
         if events:
             self._store.write(events)
-            self._display.tell(events, now_unix_s - self._started_unix_s)
+            self._display.tell(events, self._elapsed_s(now_unix_s))
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Conductor:
             return REACHED
         if self._limits.interruptions():
             return INTERRUPTED
-        return BUDGET if time.time() >= self._ends_unix_s else ""
+        return BUDGET if self._elapsed_s(time.time()) >= self._limits.budget_s else ""
 
     def _turn(self) -> None:
         self._serve()
@@ -127,9 +127,8 @@ class Conductor:
             self._ready_unix_s = time.time()
             self._fleet.start_rest()
 
-    @property
-    def _ends_unix_s(self) -> float:
-        return (self._ready_unix_s or time.time()) + self._limits.budget_s
+    def _elapsed_s(self, now_unix_s: float) -> float:
+        return 0.0 if self._ready_unix_s is None else now_unix_s - self._ready_unix_s
 
     def _show(self) -> None:
         if time.monotonic() >= self._show_at_s:
@@ -174,8 +173,8 @@ class Conductor:
     def _view(self, now_unix_s: float) -> View:
         return View(
             title=self._limits.title,
-            elapsed_s=now_unix_s - self._started_unix_s,
-            budget_s=self._ends_unix_s - self._started_unix_s,
+            elapsed_s=self._elapsed_s(now_unix_s),
+            budget_s=self._limits.budget_s,
             trials=self.roster.delivered_count,
             per_minute=self.roster.per_minute(now_unix_s, self._started_unix_s),
             target=self._limits.target,

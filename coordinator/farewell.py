@@ -31,10 +31,11 @@ def _lines(summary: Figures) -> Iterator[Text]:
         f" {summary['wall_minutes']:.1f} minutes of wall time; stations ran at {summary['speed']:.1f} x real time",
     )
     mru = summary["mru"]
+    made = mru["agents"] + mru["offline_researcher"]
     yield _row(
         "robots",
         f"in a trial {_percent(mru['any_experiment'])} of the time, in a useful one {_percent(mru['useful'])},"
-        f" in one for an agent's candidate {_percent(mru['agents'])}; resetting {_percent(summary['reset_share'])}",
+        f" in one for a researcher's candidate {_percent(made)}; resetting {_percent(summary['reset_share'])}",
     )
     if summary["reset"]:
         reset = summary["reset"]

@@ -74,9 +74,9 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, stop: t
     while not stop.is_set():
         try:
             more = courier.turn(time.time())
-            if failures:
+            if failures and courier.answered:
                 LOG.info("the coordinator at %s answers again", coordinator.endpoint)
-            failures = 0
+                failures = 0
             stop.wait(0.0 if more else TURN_S)
         except (NoAnswer, LedgerError) as error:
             if not failures:

@@ -43,6 +43,7 @@ class Courier:
         self._held_back: set[str] = set()  # recordings that the coordinator will not take
         self._ask_after_s = 0.0
         self.refusal = ""  # the newest thing that was refused on either side, for the status
+        self.answered = False  # whether the coordinator has answered, or refused, in this turn
         self.memory_mb = 0.0  # what the station's processes use, for the coordinator's record
 
     def turn(self, now_unix_s: float) -> bool:
@@ -52,6 +53,7 @@ class Courier:
             NoAnswer: the coordinator is not there.
             LedgerError: the ledger cannot be used.
         """
+        self.answered = False
         more = self.send_trials() == BATCH
         self.fetch_work(now_unix_s)
         if not more:
@@ -67,7 +69,7 @@ class Courier:
         waiting = self._ledger.unacked(BATCH)
         if not waiting:
             return 0
-        answer = _unpack_map(self._coordinator.ask("enpire/trials", msgpack.packb(waiting), timeout_s=timeout_s))
+        answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(waiting), timeout_s=timeout_s))
         # The ledger passes over what is not its own, so an answer can only mark what was asked about.
         acked, refused = answer.get("acked", []), answer.get("refused", [])
         if not (isinstance(acked, list) and isinstance(refused, list)):
@@ -96,9 +98,7 @@ class Courier:
                 continue
             try:
                 data = path.read_bytes()
-                self._coordinator.ask(
-                    f"enpire/recording/{sha256}", data, self._settings.name.encode(), RECORDING_TIMEOUT_S
-                )
+                self._ask(f"enpire/recording/{sha256}", data, self._settings.name.encode(), RECORDING_TIMEOUT_S)
             except (OSError, Refused) as error:
                 self._held_back.add(sha256)
                 self._refuse(f"recording {path.name} cannot be sent and stays here: {error}")
@@ -117,6 +117,17 @@ class Courier:
                 time.sleep(min(left_s, 0.1))
         return not self._ledger.unacked(1)
 
+    def _ask(
+        self, key: str, payload: bytes = b"", attachment: bytes | None = None, timeout_s: float = TIMEOUT_S
+    ) -> bytes:
+        try:
+            answer = self._coordinator.ask(key, payload, attachment, timeout_s)
+        except Refused:
+            self.answered = True
+            raise
+        self.answered = True
+        return answer
+
     def _ask_for_leases(self, wants: int) -> list[Lease]:
         question = {
             "protocol": PROTOCOL,
@@ -130,7 +141,7 @@ class Courier:
             "memory_mb": self.memory_mb,
         }
         try:
-            answer = msgpack.unpackb(self._coordinator.ask("enpire/lease", msgpack.packb(question)))
+            answer = msgpack.unpackb(self._ask("enpire/lease", msgpack.packb(question)))
             return [decode(Lease, item) for item in answer]
         except (Refused, RecordError, TypeError, ValueError, msgpack.UnpackException) as error:
             self._refuse(f"no lease: {error}")
@@ -165,7 +176,7 @@ class Courier:
         if (self._settings.bundles / sha256).is_dir():
             return
         try:
-            data = self._coordinator.ask(f"enpire/bundle/{sha256}")
+            data = self._ask(f"enpire/bundle/{sha256}")
             if bundle_id(data) != sha256:
                 raise BundleMalformed("the coordinator sent another one")
             bundle = open_bundle(data, self._settings.trusted_keys)
