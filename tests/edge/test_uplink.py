@@ -581,3 +581,12 @@ def test_the_uplink_counts_its_group_and_the_supervisor_outside() -> None:
     ]
     assert counted_mb[0] > 0.0
     assert 45.0 < counted_mb[1] - counted_mb[0] < 60.0
+
+
+def test_a_turn_that_asks_nothing_is_no_sign_of_the_coordinator(here: Here) -> None:
+    here.courier.turn(NOW_S)
+    assert here.courier.answered  # a no is one
+    here.courier.turn(NOW_S)  # too soon to ask again
+    assert not here.courier.answered
+    here.courier.turn(NOW_S + 5.0)
+    assert here.courier.answered
