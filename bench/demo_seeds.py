@@ -1,7 +1,7 @@
 """How often a demo reaches its target, and what a demo costs: whole demos with different seeds, one after the other.
 
 A seed whose summary lies in the folder already is not run again, so an interrupted measurement goes on where it was:
-give a new folder after a change of the code.
+give a new folder after a change of the code. Kernels are compiled before the first demo, as figures are asked for warm.
 Usage: python bench/demo_seeds.py [SEEDS] [FOLDER]    e.g. 10 runs/seeds
 """
 
@@ -23,6 +23,8 @@ Summary = dict[str, Any]
 def main(seeds: int, folder: Path) -> None:
     """Run the demos that are missing and print the figures of all."""
     done = {summary["seed"]: summary for summary in map(_read, sorted(folder.glob("*/summary.json")))}
+    if not done:
+        subprocess.run([sys.executable, "-m", "edge.cli", "check"], stdout=subprocess.DEVNULL, check=True)
     for seed in range(1, seeds + 1):
         if seed not in done:
             done[seed] = _demo(seed, folder)
