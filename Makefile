@@ -9,7 +9,7 @@ UVFLAGS := -q -c constraints.txt $(if $(TORCH_WHL),--find-links $(dir $(TORCH_WH
 INSTALLED := $(VENV)/installed
 DEMO ?=
 
-.PHONY: help install demo test lint types imports tests thin-edge figures clean
+.PHONY: help install demo test lint types imports tests guard thin-edge figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ imports: $(INSTALLED) ## check who may import whom
 
 tests: $(INSTALLED) ## run the tests
 	$(PY) -m pytest -n 2
+
+guard: $(INSTALLED) ## check the guard's tests: all of its code runs in them, and changed code fails them (some minutes)
+	$(PY) tests/guard_mutation.py
 
 thin-edge: $(INSTALLED) ## install the edge alone into a fresh environment, import all of it, run its tests
 	$(UV) venv -q --clear --python $(PY) $(EDGE_VENV)

@@ -13,7 +13,6 @@ Source of the constants: `yam.json`, which names its own.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,17 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from firmware_bridge import body as body_module
+from firmware_bridge.body import BODY, PART_NAMES, link_frames
+from firmware_bridge.compiled import sources_of
 from firmware_bridge.guard import JointLimits
 from policies.interface import JOINTS, Array
 
+SOURCES = sources_of(body_module)
 GRAVITY_M_S2 = 9.81
 YAM = Path(__file__).with_name("yam.json")
+ANYWHERE_M = 10.0  # no arm reaches a wall so far away
+ELBOW, TOOL = PART_NAMES.index("upper arm"), PART_NAMES.index("tool")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Gripper:
     rad_per_m: float  # negative: positive motor rotation closes
     velocity_m_s: float
     torque_nm: float  # bound of what the controller asks of its motor
+    acceleration_rad_s2: float  # of its motor
 
     def motor_rad(self, opening_m: float) -> float:
         """Return the motor angle of a jaw opening."""
@@ -88,6 +94,16 @@ class Gripper:
     def opening_m(self, motor_rad: float) -> float:
         """Return the jaw opening at a motor angle."""
         return motor_rad / self.rad_per_m
+
+
+@dataclass(frozen=True)
+class Capsules:
+    """What covers the arm's body: all that is within a radius of a segment; a row a part, in `PART_NAMES`' order."""
+
+    link: Array  # (parts,) whole numbers, BASE for what does not move
+    start_m: Array  # (parts, 3) in the link
+    end_m: Array  # (parts, 3)
+    radius_m: Array  # (parts,)
 
 
 @dataclass(frozen=True)
@@ -103,10 +119,13 @@ class ArmModel:
     kd: Array  # (7,)
     gravity_factor: Array  # (6,) the maker's, for the real arm, whose model is short; an emulated arm wants ones
     coulomb_nm: Array  # (6,)
+    rated_nm: Array  # (7,) what each motor can give for good
+    rest_rad: Array  # (6,) where the arm lies on its stops without power
     limits: JointLimits  # (6,) what the arm itself allows
     gripper: Gripper
     bodies: tuple[Body, ...]  # base, six links, gripper, two finger tips
     chain: Chain
+    capsules: Capsules
     tool_position_m: Array  # (3,) tool centre in the mount
     tool_quat_wxyz: Array  # (4,)
 
@@ -132,18 +151,52 @@ def load_arm(path: Path = YAM) -> ArmModel:
         kd=np.array([motor["kd"] for motor in motors]),
         gravity_factor=np.array([joint["gravity_factor"] for joint in joints]),
         coulomb_nm=np.array([joint["coulomb_nm"] for joint in joints]),
+        rated_nm=np.array([motor["rated_nm"] for motor in motors]),
+        rest_rad=np.array(raw["rest_rad"]),
         limits=JointLimits(
             lower_rad=np.array([joint["limits_rad"][0] for joint in joints]),
             upper_rad=np.array([joint["limits_rad"][1] for joint in joints]),
             velocity_rad_s=np.array([joint["velocity_rad_s"] for joint in joints]),
             torque_nm=np.array([joint["torque_nm"] for joint in joints]),
+            acceleration_rad_s2=np.array([joint["acceleration_rad_s2"] for joint in joints]),
         ),
-        gripper=Gripper(gripper["stroke_m"], gripper["rad_per_m"], gripper["velocity_m_s"], gripper["torque_nm"]),
+        gripper=Gripper(
+            gripper["stroke_m"],
+            gripper["rad_per_m"],
+            gripper["velocity_m_s"],
+            gripper["torque_nm"],
+            gripper["acceleration_rad_s2"],
+        ),
         bodies=links + tips,
         chain=_chain(links[1:], tips),
+        capsules=_capsules(raw["capsules"], links),
         tool_position_m=np.array(raw["tool_pos_m"]),
         tool_quat_wxyz=np.array(raw["tool_quat_wxyz"]),
     )
+
+
+def body_of(arm: ArmModel, tool_length_m: float, box_lower_m: Array, box_upper_m: Array, floor_m: float) -> np.ndarray:
+    """Return the arm's body and its walls for `measure_room`, (1,) of BODY.
+
+    Args:
+        tool_length_m: how far the tool's tip lies beyond the tool centre, along the tool's z.
+        box_lower_m, box_upper_m: (3,) where the tool's tip may be, in the base frame.
+        floor_m: height of the bench in the base frame; the body stays above it.
+    """
+    bodies = np.zeros(1, BODY)
+    body, chain, capsules = bodies[0], arm.chain, arm.capsules
+    body["joint_pos"], body["joint_rot"], body["joint_axis"] = chain.joint_pos, chain.joint_rot, chain.joint_axis
+    body["floor"] = floor_m
+    body["capsule_link"], body["capsule_radius"] = capsules.link, capsules.radius_m
+    body["capsule_a"], body["capsule_b"] = capsules.start_m, capsules.end_m
+    tip_m = arm.tool_position_m + rotation(arm.tool_quat_wxyz) @ np.array([0.0, 0.0, tool_length_m])
+    body["capsule_b"][TOOL] = tip_m
+    elbow_lowest_m = floor_m + capsules.radius_m[ELBOW]
+    body["point_link"] = JOINTS - 1, capsules.link[ELBOW]
+    body["point_offset"] = tip_m, capsules.end_m[ELBOW]
+    body["box_lower"] = box_lower_m, (-ANYWHERE_M, -ANYWHERE_M, elbow_lowest_m)
+    body["box_upper"] = box_upper_m, np.full(3, ANYWHERE_M)
+    return bodies
 
 
 def rotation(quat_wxyz: Array) -> Array:
@@ -159,40 +212,6 @@ def rotation(quat_wxyz: Array) -> Array:
 
 
 @njit(cache=True)
-def link_frames(
-    q_rad: Array, joint_pos: Array, joint_rot: Array, joint_axis: Array, position: Array, orientation: Array
-) -> None:
-    """Write where each link stands in the base frame: `position` (6, 3), `orientation` (6, 3, 3)."""
-    for link in range(q_rad.shape[0]):
-        x, y, z = joint_axis[link]
-        c, s = math.cos(q_rad[link]), math.sin(q_rad[link])
-        turn = (  # Rodrigues' formula
-            (c + x * x * (1 - c), x * y * (1 - c) - z * s, x * z * (1 - c) + y * s),
-            (y * x * (1 - c) + z * s, c + y * y * (1 - c), y * z * (1 - c) - x * s),
-            (z * x * (1 - c) - y * s, z * y * (1 - c) + x * s, c + z * z * (1 - c)),
-        )
-        fixed, offset = joint_rot[link], joint_pos[link]
-        for row in range(3):
-            if link == 0:
-                before = (fixed[row, 0], fixed[row, 1], fixed[row, 2])
-                position[0, row] = offset[row]
-            else:
-                up = orientation[link - 1]
-                before = (
-                    up[row, 0] * fixed[0, 0] + up[row, 1] * fixed[1, 0] + up[row, 2] * fixed[2, 0],
-                    up[row, 0] * fixed[0, 1] + up[row, 1] * fixed[1, 1] + up[row, 2] * fixed[2, 1],
-                    up[row, 0] * fixed[0, 2] + up[row, 1] * fixed[1, 2] + up[row, 2] * fixed[2, 2],
-                )
-                position[link, row] = (
-                    position[link - 1, row] + up[row, 0] * offset[0] + up[row, 1] * offset[1] + up[row, 2] * offset[2]
-                )
-            for column in range(3):
-                orientation[link, row, column] = (
-                    before[0] * turn[0][column] + before[1] * turn[1][column] + before[2] * turn[2][column]
-                )
-
-
-@njit(cache=True)
 def gravity_torque(
     q_rad: Array,
     joint_pos: Array,
@@ -203,6 +222,7 @@ def gravity_torque(
     position: Array,
     orientation: Array,
     torque_nm: Array,
+    sources: int = SOURCES,  # keys the compiled code's cache (see `firmware_bridge.compiled`)
 ) -> None:
     """Write the torque (6,) that the motors must give to stand still; `position` and `orientation` are scratch.
 
@@ -237,6 +257,18 @@ def _body(raw: dict[str, Any]) -> Body:
         mass_kg=raw["mass_kg"],
         com_m=np.array(raw["com_m"]),
         inertia_kgm2=np.array(raw["inertia_kgm2"]),
+    )
+
+
+def _capsules(raw: dict[str, Any], links: tuple[Body, ...]) -> Capsules:
+    """Return the capsules in `PART_NAMES`' order; those of the base, which is the first link, get BASE."""
+    names = [link.name for link in links]
+    parts = [raw[name] for name in PART_NAMES]
+    return Capsules(
+        link=np.array([names.index(part["link"]) - 1 for part in parts]),
+        start_m=np.array([part["start_m"] for part in parts]),
+        end_m=np.array([part["end_m"] for part in parts]),
+        radius_m=np.array([part["radius_m"] for part in parts]),
     )
 
 

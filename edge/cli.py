@@ -5,25 +5,39 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from calibration.records import CalibrationError
 
+if TYPE_CHECKING:
+    from edge.doctor import Patient
+    from edge.station import Station
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and check one station.", rich_markup_mode=None)
-CONFIGURATION_REFUSED = 2
+CHECK_FAILED, CONFIGURATION_REFUSED = 1, 2
+LOOK_S = 0.2
 
 
 @app.command()
 def run(
     folder: Annotated[Path, typer.Argument(help="the station's folder, with station.toml in it")],
     pace: Annotated[float, typer.Option(help="emulated time over real time; 0 is as fast as it goes")] = 0.0,
+    confirm_motion: Annotated[bool, typer.Option(help="needed where a real arm will move")] = False,
+    mock: Annotated[bool, typer.Option(help="a real station's own process, on emulated motors")] = False,
+    read_only: Annotated[bool, typer.Option(help="only show the joints; the motors stay disabled")] = False,
 ) -> None:
-    """Run a station until Ctrl-C: its trials in one process, its uplink in another.
+    """Run a station until Ctrl-C, which stows the arm and damps it there.
+
+    An emulated station runs trials. A real one holds its measured pose and follows setpoints.
 
     Example: enpire-edge run stations/station-1
+    Example: enpire-edge run bench-1 --mock
     """
     from edge.station import StationError, load_station
     from edge.supervisor import supervise
@@ -32,14 +46,49 @@ def run(
         station = load_station(folder)
     except (StationError, CalibrationError) as error:
         _refuse(str(error))
-    if station.emulation is None:
-        _refuse(f"{folder} is not an emulated station; hardware stations cannot be run by this version")
     logging_setup()
-    commands = [
-        [sys.executable, "-m", "edge.emulation", str(folder), str(pace)],
-        [sys.executable, "-m", "edge.uplink", str(folder)],
-    ]
+    if station.emulation is not None:
+        if mock or read_only:
+            _refuse(f"{folder} is an emulated station: run it without --mock and --read-only")
+        raise typer.Exit(supervise([_module("edge.emulation", folder, pace), _module("edge.uplink", folder)]))
+    if read_only:
+        raise typer.Exit(_watch(folder, station, mock))
+    if not (mock or confirm_motion):
+        _refuse("this moves a real arm: clear its space and add --confirm-motion, or try --mock or --read-only first")
+    commands = [_module("edge.control", folder, *([_mock_socket(station)] if mock else []))]
+    if mock:
+        commands.append(_module("edge.emulation.bus", folder, _mock_socket(station)))
+    else:
+        commands.append(_module("edge.uplink", folder))
+    print("holding its measured pose; no camera is driven by this version, so no trials are run", file=sys.stderr)
     raise typer.Exit(supervise(commands))
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="the station's folder")],
+    confirm_motion: Annotated[bool, typer.Option(help="also enable the arm for a second, to test gravity")] = False,
+    mock: Annotated[bool, typer.Option(help="examine emulated motors instead of the real arm")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON list")] = False,
+) -> None:
+    """Check in order whether a station's arm can be run, and say what to do where it cannot.
+
+    Exit code 0: it can; 1: a check failed. An emulated station is examined on its emulated motors.
+
+    Example: enpire-edge doctor stations/station-1 --confirm-motion
+    """
+    from edge.doctor import FAILED, examine
+
+    findings = []
+    for finding in examine(folder, confirm_motion, _emulated_arm(folder, mock)):
+        findings.append(finding)
+        if not as_json:
+            remedy = f": {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.outcome:8} {finding.check:18} {finding.detail}{remedy}")
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    if any(finding.outcome == FAILED for finding in findings):
+        raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()
@@ -83,7 +132,56 @@ def logging_setup() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
 
-def _refuse(sentence: str) -> None:
+def _module(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", name, *map(str, arguments)]
+
+
+def _mock_socket(station: Station) -> Path:
+    """Where the emulated motors of a real station answer: a short path, in RAM where there is such a place."""
+    from edge.slots import slots_path
+
+    return slots_path(station.name).with_suffix(".bus")
+
+
+def _emulated_arm(folder: Path, mock: bool) -> Callable[[Station], Patient] | None:
+    """Return what makes the emulated arm to examine, None where the station has a real one."""
+    from edge.station import StationError, load_station
+
+    try:
+        emulation = load_station(folder).emulation
+    except (StationError, CalibrationError):
+        return None  # the doctor says why
+    if emulation is None and not mock:
+        return None
+    from edge.emulation.patient import EmulatedArm
+
+    return EmulatedArm
+
+
+def _watch(folder: Path, station: Station, mock: bool) -> int:
+    """Show the joints until Ctrl-C; no motor is enabled."""
+    from rich.live import Live
+
+    from edge.control.process import motors_of, open_bus
+    from edge.doctor import RealArm, read_feedback
+    from edge.readout import table
+    from firmware_bridge.frames import BridgeError
+
+    emulated = _emulated_arm(folder, mock)
+    assert station.can is not None
+    try:
+        patient: Patient = emulated(station) if emulated is not None else RealArm(open_bus(station.can))
+        with Live(refresh_per_second=5) as live:
+            while True:
+                live.update(table(station, read_feedback(patient, motors_of(station))))
+                time.sleep(LOOK_S)
+    except BridgeError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _refuse(sentence: str) -> NoReturn:
     print(f"enpire-edge: {sentence}", file=sys.stderr)
     raise typer.Exit(CONFIGURATION_REFUSED)
 

@@ -2,6 +2,7 @@
 
 - Units are part of every key; an unknown key is an error, because a misspelt limit must not become no limit.
 - The site's limits can only narrow the arm's own.
+- A station is either emulated (`[emulation]`) or has a motor bus (`[can]`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from calibration.records import Calibration, load_calibration
-from edge.arm import ArmModel, load_arm
+from edge.arm import ArmModel, Payload, body_of, load_arm
+from edge.messages import CONTROL_HZ
 from edge.records import EDGE_NAME
 from firmware_bridge.guard import JointLimits, narrow
 from policies.interface import JOINTS, Array
@@ -26,6 +28,11 @@ from policies.interface import JOINTS, Array
 FILE = "station.toml"
 ARMS = ("yam",)  # with the linear_4310 gripper
 PUBLIC_KEY = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+TRANSPORTS = ("socketcan", "slcan", "usb2can", "seqpacket")
+BITRATE = 1_000_000  # of the YAM's motors
+# What the guard allows beyond the workspace that the trial runner keeps targets in: targets are met within 2 mm, and
+# the way between two of them bends by less than one.
+GUARD_MARGIN_M = 0.003
 LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 
 
@@ -63,10 +70,22 @@ class Coordinator:
 
 
 @dataclass(frozen=True)
+class Can:
+    """How the motors of a real arm are reached."""
+
+    transport: str  # one of TRANSPORTS
+    port: str  # interface, serial port or socket
+    bitrate: int
+    adapter: str  # of slcan, whose makers number the bitrates differently
+    rate_hz: float  # of control
+
+
+@dataclass(frozen=True)
 class Emulation:
     """Present only on an emulated station."""
 
     seed: int
+    faults: Path | None  # a script of faults to inject
 
 
 @dataclass(frozen=True)
@@ -82,8 +101,22 @@ class Station:
     workspace: Box
     coordinator: Coordinator
     calibration: Calibration
+    can: Can | None
     emulation: Emulation | None
     station_hash: str
+
+    @property
+    def body(self) -> np.ndarray:
+        """Where tool and elbow of this arm may be, (1,) of `firmware_bridge.body.BODY`."""
+        box, tool = self.workspace, self.tool
+        lower_m, upper_m = box.lower_m - GUARD_MARGIN_M, box.upper_m + GUARD_MARGIN_M
+        return body_of(self.arm, tool.length_m, lower_m, upper_m, floor_m=0.0)
+
+    @property
+    def payload(self) -> Payload:
+        """What the gripper holds for good, its mass half way along it."""
+        centre_m = self.arm.tool_position_m - np.array([0.0, 0.0, self.tool.length_m / 2])
+        return Payload(self.tool.mass_kg, centre_m, np.diag([1e-5, 1e-5, 1e-6]))
 
     @property
     def calibration_hash(self) -> str:
@@ -115,7 +148,7 @@ def load_station(folder: Path) -> Station:
 
 
 def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
-    _keys(raw, "", {"name", "task", "arm", "limits", "tool", "workspace", "coordinator"}, {"emulation"})
+    _keys(raw, "", {"name", "task", "arm", "limits", "tool", "workspace", "coordinator"}, {"emulation", "can"})
     if _text(raw["arm"], "arm") not in ARMS:
         raise StationError(f"arm is {raw['arm']!r}; known: {', '.join(ARMS)}")
     arm = load_arm()
@@ -129,9 +162,8 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
             raise StationError(f"workspace.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
     coordinator = raw["coordinator"]
     _keys(coordinator, "coordinator", {"endpoint", "trusted_keys"})
-    emulation = raw.get("emulation")
-    if emulation is not None:
-        _keys(emulation, "emulation", {"seed"})
+    if ("emulation" in raw) == ("can" in raw):
+        raise StationError("wants one of [can] (a real arm) and [emulation], and not both")
     return Station(
         folder=folder,
         name=_name(raw["name"]),
@@ -149,15 +181,41 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
             _public_keys(coordinator["trusted_keys"]),
         ),
         calibration=load_calibration(folder / "calibration.toml"),
-        emulation=None if emulation is None else Emulation(int(_number(emulation["seed"], "emulation.seed", 0, 2**53))),
+        can=_can(raw["can"]) if "can" in raw else None,
+        emulation=_emulation(raw["emulation"], folder) if "emulation" in raw else None,
         station_hash=sha256,
     )
 
 
+def _can(raw: Mapping[str, Any]) -> Can:
+    _keys(raw, "can", {"transport", "port"}, {"bitrate", "adapter", "rate_hz"})
+    transport = _text(raw["transport"], "can.transport")
+    if transport not in TRANSPORTS:
+        raise StationError(f"can.transport is {transport!r}; known: {', '.join(TRANSPORTS)}")
+    if ("adapter" in raw) != (transport == "slcan"):
+        raise StationError(
+            "can.adapter is for slcan and needed there: lawicel or damiao, which number bitrates differently"
+        )
+    return Can(
+        transport=transport,
+        port=_text(raw["port"], "can.port"),
+        bitrate=int(_number(raw.get("bitrate", BITRATE), "can.bitrate", 10_000, BITRATE)),
+        adapter=_text(raw.get("adapter", "none"), "can.adapter"),
+        rate_hz=_number(raw.get("rate_hz", CONTROL_HZ), "can.rate_hz", 100.0, 500.0),
+    )
+
+
+def _emulation(raw: Mapping[str, Any], folder: Path) -> Emulation:
+    _keys(raw, "emulation", {"seed"}, {"faults"})
+    faults = folder / _text(raw["faults"], "emulation.faults") if "faults" in raw else None
+    return Emulation(int(_number(raw["seed"], "emulation.seed", 0, 2**53)), faults)
+
+
 def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:
-    _keys(raw, "limits", {"lower_rad", "upper_rad", "velocity_rad_s", "torque_nm"})
-    site = {key: np.array(_numbers(raw[key], f"limits.{key}", JOINTS)) for key in raw}
+    _keys(raw, "limits", {"lower_rad", "upper_rad", "velocity_rad_s", "torque_nm"}, {"acceleration_rad_s2"})
     own = arm.limits
+    given = {"acceleration_rad_s2": list(own.acceleration_rad_s2), **raw}
+    site = {key: np.array(_numbers(given[key], f"limits.{key}", JOINTS)) for key in given}
     for key, allowed, rule in (
         ("lower_rad", site["lower_rad"] >= own.lower_rad, "below the arm's own"),
         ("upper_rad", site["upper_rad"] <= own.upper_rad, "above the arm's own"),
@@ -166,6 +224,8 @@ def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:
         ("velocity_rad_s", site["velocity_rad_s"] <= own.velocity_rad_s, "above the motor's (is it in degrees?)"),
         ("torque_nm", site["torque_nm"] > 0, "not positive"),
         ("torque_nm", site["torque_nm"] <= own.torque_nm, "above the motor's"),
+        ("acceleration_rad_s2", site["acceleration_rad_s2"] > 0, "not positive"),
+        ("acceleration_rad_s2", site["acceleration_rad_s2"] <= own.acceleration_rad_s2, "above the arm's own"),
     ):
         if not allowed.all():
             joint = int(np.argmin(allowed))
@@ -173,7 +233,7 @@ def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:
             raise StationError(
                 f"limits.{key} of joint {joint + 1} is {site[key][joint]:g}, {rule} ({limit:g}); correct the file"
             )
-    return narrow(own, JointLimits(site["lower_rad"], site["upper_rad"], site["velocity_rad_s"], site["torque_nm"]))
+    return narrow(own, JointLimits(**site))
 
 
 def _keys(raw: Any, where: str, wanted: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]

@@ -1,6 +1,7 @@
-"""The bytes that DaMiao motors speak: MIT commands and special frames out, feedback frames back.
+"""The bytes that DaMiao motors speak: commands of four modes and special frames out, feedback frames back.
 
-- Fields are unsigned integers, most significant bit first; a field of n bits spans its range with 2^n - 1 steps.
+- MIT and feedback fields are unsigned integers, most significant bit first; n bits span a range with 2^n - 1 steps.
+- The other modes' frames are little-endian and have their own identifiers: 0x100, 0x200 or 0x300 above the motor's.
 - Encoding clamps, then truncates, in float64, multiplying before dividing, so that the bytes equal the maker's host's.
 - A number that is not finite never becomes bytes: the encoder refuses it.
 - Every frame to a motor is answered by one feedback frame on its reply identifier.
@@ -11,6 +12,7 @@ Source: the maker's host software and the vendor manuals, as collected in the pr
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from enum import IntEnum
@@ -31,10 +33,12 @@ WATCHDOG_TICKS = 8000  # factory setting, 0.4 s
 # Columns of a command row; a sample row is position, velocity, torque.
 POSITION, VELOCITY, KP, KD, TORQUE = 0, 1, 2, 3, 4
 COMMAND_FIELDS = 5
+# FORCE_POS carries its two limits as whole hundredths of rad/s and ten-thousandths of the driver's greatest current.
+FORCE_SPEED_STEPS, FORCE_CURRENT_STEPS, FORCE_STEPS_MAX = 100.0, 10_000.0, 10_000
 
 
 class NotEncodable(BridgeError):
-    """A command that holds a number which is not finite."""
+    """A command that holds a number which is not finite, or a limit below zero."""
 
 
 class NotFeedback(BridgeError):
@@ -64,23 +68,50 @@ class Special(IntEnum):
     SET_ZERO = 0xFE
 
 
+class Mode(IntEnum):
+    """Value of the register CTRL_MODE; a mode's command identifiers begin at 0x100 times (mode - 1)."""
+
+    MIT = 1
+    POS_VEL = 2
+    VEL = 3
+    FORCE_POS = 4
+
+
 @dataclass(frozen=True)
 class MotorType:
-    """The ranges that the fields of one motor type span, symmetric about zero."""
+    """The ranges that the fields of one motor type span, symmetric about zero, and its gear ratio where known."""
 
     position_rad: float
     velocity_rad_s: float
     torque_nm: float
+    gear_ratio: float | None = None
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """The ranges alone."""
+        return (self.position_rad, self.velocity_rad_s, self.torque_nm)
 
 
-# The scale lives in registers 21..23 of each motor, and hosts disagree (DM4340: 8 or 10 rad/s);
-# these are the YAM maker's.
+HOST_PI = 3.1415926  # as the hosts write it
+# The scale lives in registers 21..23 of each motor, and hosts disagree (DM4340: 8 or 10 rad/s; DM3507: 30 or 50);
+# the YAM maker's where it has the type, else openarm's and lerobot's.
 MOTOR_TYPES = {
-    "DM3507": MotorType(12.5, 50.0, 5.0),
-    "DM4310": MotorType(12.5, 30.0, 10.0),
-    "DM4340": MotorType(12.5, 10.0, 28.0),
-    "DM6248": MotorType(12.5, 20.0, 120.0),
-    "DM8009": MotorType(12.5, 45.0, 54.0),
+    "DM3507": MotorType(12.5, 50.0, 5.0, 7.0),
+    "DM4310": MotorType(12.5, 30.0, 10.0, 10.0),
+    "DM4310V": MotorType(HOST_PI, 30.0, 10.0, 10.0),
+    "DM4310_48V": MotorType(12.5, 50.0, 10.0),
+    "DM4340": MotorType(12.5, 10.0, 28.0, 40.0),
+    "DM6006": MotorType(12.5, 45.0, 20.0),
+    "DM6248": MotorType(12.5, 20.0, 120.0, 48.0),
+    "DM8006": MotorType(12.5, 45.0, 40.0),
+    "DM8009": MotorType(12.5, 45.0, 54.0, 9.0),
+    "DM10010": MotorType(12.5, 20.0, 200.0),
+    "DM10010L": MotorType(12.5, 25.0, 200.0),
+    "DMG6220": MotorType(12.5, 45.0, 10.0),
+    "DMH3510": MotorType(12.5, 280.0, 1.0),
+    "DMH6215": MotorType(HOST_PI, 30.0, 10.0),
+    "DMH6215MIT": MotorType(12.5, 45.0, 10.0),
+    "DM_FLOW_WHEEL": MotorType(HOST_PI, 30.0, 10.0, 10.0),
 }
 
 
@@ -121,12 +152,62 @@ def scales(types: Sequence[str]) -> Floats:
     unknown = sorted(set(types) - MOTOR_TYPES.keys())
     if unknown:
         raise BridgeError(f"unknown motor type {', '.join(unknown)} (known: {', '.join(MOTOR_TYPES)})")
-    return np.array([astuple(MOTOR_TYPES[name]) for name in types], dtype=np.float64)
+    return np.array([MOTOR_TYPES[name].scale for name in types], dtype=np.float64)
 
 
 def special_frames(esc_ids: Sequence[int], special: Special) -> Frames:
     """Return the same special frame for each motor, (n, 16)."""
     return np.stack([frame(esc_id, b"\xff" * 7 + bytes([special])) for esc_id in esc_ids])
+
+
+def position_velocity_frame(esc_id: int, position_rad: float, speed_rad_s: float) -> Frames:
+    """Return the POS_VEL frame, (16,): go to `position_rad`, no faster than `speed_rad_s`.
+
+    Raises:
+        NotEncodable: a number that is not finite as a float32, or a speed below zero.
+    """
+    _refuse_below_zero(esc_id, "speed limit", speed_rad_s)
+    return frame(_command_id(Mode.POS_VEL, esc_id), _f32(esc_id, position_rad) + _f32(esc_id, speed_rad_s))
+
+
+def velocity_frame(esc_id: int, velocity_rad_s: float) -> Frames:
+    """Return the VEL frame, (16,), in its four-byte form.
+
+    Raises:
+        NotEncodable: the velocity is not finite as a float32.
+    """
+    return frame(_command_id(Mode.VEL, esc_id), _f32(esc_id, velocity_rad_s))
+
+
+def force_position_frame(esc_id: int, position_rad: float, speed_rad_s: float, current_share: float) -> Frames:
+    """Return the FORCE_POS frame, (16,): POS_VEL with at most `current_share` (0..1) of the driver's greatest current.
+
+    Raises:
+        NotEncodable: a number that is not finite, or a limit below zero.
+    """
+    limits = b""
+    for name, value, steps in (
+        ("speed limit", speed_rad_s, FORCE_SPEED_STEPS),
+        ("current limit", current_share, FORCE_CURRENT_STEPS),
+    ):
+        _refuse_below_zero(esc_id, name, value)
+        limits += struct.pack("<H", int(min(value * steps, FORCE_STEPS_MAX)))
+    return frame(_command_id(Mode.FORCE_POS, esc_id), _f32(esc_id, position_rad) + limits)
+
+
+def _command_id(mode: Mode, esc_id: int) -> int:
+    return (mode - 1) << 8 | esc_id
+
+
+def _f32(esc_id: int, value: float) -> bytes:
+    if not abs(value) <= float(np.finfo(np.float32).max):
+        raise NotEncodable(f"motor {esc_id}: {value} is not finite as a float32")
+    return struct.pack("<f", value)
+
+
+def _refuse_below_zero(esc_id: int, name: str, value: float) -> None:
+    if not 0.0 <= value < math.inf:
+        raise NotEncodable(f"motor {esc_id}: {name} {value} is not a finite number from zero up")
 
 
 def encode_command(motor: MotorType, esc_id: int, command: Command) -> Frames:
@@ -137,7 +218,7 @@ def encode_command(motor: MotorType, esc_id: int, command: Command) -> Frames:
     """
     out = np.zeros((1, FRAME_BYTES), dtype=np.uint8)
     fields = np.array([astuple(command)], dtype=np.float64)
-    if encode_commands(fields, np.array([astuple(motor)]), np.array([esc_id]), out) >= 0:
+    if encode_commands(fields, np.array([motor.scale]), np.array([esc_id]), out) >= 0:
         raise NotEncodable(f"motor {esc_id}: {command} holds a number that is not finite")
     row: Frames = out[0]
     return row
@@ -152,9 +233,7 @@ def decode_feedback(motor: MotorType, esc_id: int, mst_id: int, row: Frames) -> 
     sample, temperature = np.zeros((1, 3)), np.zeros((1, 2), dtype=np.uint8)
     status, fresh = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint8)
     ids = np.array([mst_id]), np.array([esc_id])
-    if decode_samples(
-        row.reshape(1, FRAME_BYTES), *ids, np.array([astuple(motor)]), sample, temperature, status, fresh
-    ):
+    if decode_samples(row.reshape(1, FRAME_BYTES), *ids, np.array([motor.scale]), sample, temperature, status, fresh):
         raise NotFeedback(
             f"frame {can_id(row):#x} {row.tobytes().hex()} is no feedback of motor {esc_id} on {mst_id:#x}"
         )
@@ -218,6 +297,36 @@ def write_header(row: Frames, identifier: int) -> None:
 def read_id(row: Frames) -> int:
     """Return the identifier of one frame, flags included."""
     return int(row[0]) | int(row[1]) << 8 | int(row[2]) << 16 | int(row[3]) << 24
+
+
+@njit(cache=True)
+def f32_from_word(word: int) -> float:
+    """Return the float32 with these 32 bits."""
+    words = np.empty(1, dtype=np.uint32)
+    words[0] = word
+    return float(words.view(np.float32)[0])
+
+
+@njit(cache=True)
+def word_from_f32(value: float) -> int:
+    """Return the 32 bits of `value` as a float32."""
+    values = np.empty(1, dtype=np.float32)
+    values[0] = value
+    return int(values.view(np.uint32)[0])
+
+
+@njit(cache=True)
+def read_word(row: Frames, at: int) -> int:
+    """Return the little-endian u32 at byte `at` of a frame's data."""
+    start = 8 + at
+    return int(row[start]) | int(row[start + 1]) << 8 | int(row[start + 2]) << 16 | int(row[start + 3]) << 24
+
+
+@njit(cache=True)
+def write_word(row: Frames, at: int, word: int) -> None:
+    """Write a little-endian u32 at byte `at` of a frame's data."""
+    for byte in range(4):
+        row[8 + at + byte] = word >> (8 * byte) & 0xFF
 
 
 @njit(cache=True)

@@ -18,10 +18,26 @@ FRAME_BYTES = 16
 LENGTH_AT = 4
 DATA_AT = 8
 DATA_BYTES = 8
+# Top bits of an identifier, as in linux/can.h; the rest of an error frame's identifier says what happened.
+EXTENDED_FLAG, REMOTE_FLAG, ERROR_FLAG = 0x80000000, 0x40000000, 0x20000000
+STANDARD_MASK, EXTENDED_MASK = 0x7FF, 0x1FFFFFFF
+BUS_OFF_ERROR, RESTARTED_ERROR = 0x40, 0x100  # linux/can/error.h
 
 
 class BridgeError(Exception):
     """Base of everything that the firmware bridge raises."""
+
+
+class BusGone(BridgeError):
+    """The adapter was unplugged, the interface taken down or the other end closed."""
+
+
+class BusOff(BridgeError):
+    """The CAN controller left the bus after too many errors."""
+
+
+class BusFull(BridgeError):
+    """Frames were not sent, because the queue towards the bus is full."""
 
 
 class CanBus(Protocol):

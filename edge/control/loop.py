@@ -4,36 +4,52 @@
     bus.send(loop.start(bus.receive(), now_ns))     # enables the motors; the arm holds its measured pose
     every 1/240 s: bus.send(loop.step(bus.receive(), now_ns))
 
-- `set` gives the next 30 Hz setpoint. Past its expiry the last admitted pose is held.
-- On a fault the arm is damped under gravity compensation until `clear`; then it holds its measured pose.
+- `set` gives the next 30 Hz setpoint. Past its expiry, and after `LONGEST_LIFE_NS` at the latest, the arm brakes and
+  holds.
+- On a fault the arm holds or is damped under gravity compensation, as the kernel says, until `clear`; then its gains
+  rise again at the measured pose.
 - A motor that left the enabled state needs `probe` and `start` again.
+- `stow` takes the arm to its rest and damps it there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edge.arm import ArmModel, Payload
+from edge.arm import ArmModel, Payload, body_of
 from edge.control.kernel import (
+    DAMP,
     DRIVE,
+    FOLLOW,
     GRIPPER,
     MEMORY,
     MOTOR_SILENT,
     MOTOR_STATUS,
     NOT_ENCODABLE,
-    SILENT_TICKS,
+    OVERHEATED,
+    STRAYED,
+    begin_stow,
     step,
+    take_setpoint,
 )
-from edge.messages import MOTORS, ArmState, Setpoint
+from edge.messages import CONTROL_HZ, LONGEST_LIFE_NS, MOTORS, ArmState, Setpoint
+from firmware_bridge.body import FACE_ROOMS, measure_room
 from firmware_bridge.damiao import Special, Status, decode_samples, scales, special_frames, status_name
 from firmware_bridge.frames import FRAME_BYTES, Frames
-from firmware_bridge.guard import ALLOWED, JointLimits, refusal_text
-from policies.interface import JOINTS, Array
+from firmware_bridge.guard import ALLOWED, COLLIDING, OUTSIDE_BOX, JointLimits, refusal_text
+from firmware_bridge.inspection import whole_turns
+from policies.interface import JOINTS, POLICY_HZ, Array
 
-TURN_RAD = 2.0 * np.pi
 # An arm may stand a little outside its limits at start (zeros set by hand, a sagging stop); further out it is not ours.
 START_MARGIN_RAD = 0.15
+START_MARGIN_M = 0.02
 STALE_NS = 100_000_000
+LIMP_TICKS = 10**9
+SILENT_S = 0.1  # a quarter of the motors' own watchdog
+STARTING_S = 0.1
+RAMP_S = 0.5  # over which stiffness rises after enabling
+# Where nothing is known about the bench: no walls but the arm itself.
+ANYWHERE_M = np.full(3, 10.0)
 
 
 class ControlError(Exception):
@@ -47,8 +63,10 @@ class ControlLoop:
         limits: the narrowest of site, arm and bundle.
         zero_offsets_rad: (6,) motor angle where the joint is at zero.
         payload: what the mount carries besides its gripper.
+        body: (1,) of BODY, where tool and elbow may be; no walls but the arm itself where None.
         gravity_factor: (6,) share of the model's gravity to feed forward; the arm's own factors where None.
         friction_share: share of the arm's Coulomb friction to feed forward.
+        control_hz: how often `step` will be called.
     """
 
     def __init__(
@@ -59,13 +77,18 @@ class ControlLoop:
         payload: Payload | None = None,
         gravity_factor: Array | None = None,
         friction_share: float = 0.0,
+        body: np.ndarray | None = None,
+        control_hz: float = CONTROL_HZ,
     ) -> None:
         self._arm = arm if payload is None else arm.carrying(payload)
         self._zero_rad = np.zeros(MOTORS)
         self._zero_rad[:JOINTS] = 0.0 if zero_offsets_rad is None else zero_offsets_rad
-        self._drive = _drive(self._arm, limits, arm.gravity_factor if gravity_factor is None else gravity_factor)
+        self._drive = _drive(
+            self._arm, limits, arm.gravity_factor if gravity_factor is None else gravity_factor, control_hz
+        )
         self._drive["coulomb_nm"][0] = arm.coulomb_nm * friction_share
         self._drive["zero_rad"][0] = self._zero_rad
+        self._body = body_of(arm, 0.0, -ANYWHERE_M, ANYWHERE_M, -ANYWHERE_M[2]) if body is None else body
         self._memory = np.zeros(1, dtype=MEMORY)
         self._started = False
 
@@ -98,7 +121,16 @@ class ControlLoop:
                 raise ControlError(f"{_name(motor)} did not answer: check its power and the bus, then probe again")
             if memory["status"][motor] not in (Status.DISABLED, Status.ENABLED):
                 raise ControlError(f"{_name(motor)} reports {status_name(int(memory['status'][motor]))}: probe again")
-        drive["zero_rad"][:] = self._zero_rad + _whole_turns(memory["sample"][:, 0] - self._zero_rad, drive)
+        drive["zero_rad"][:] = self._zero_rad
+        joints = slice(0, JOINTS)  # the gripper goes through more than a turn: where it woke up cannot be told
+        drive["zero_rad"][joints] += whole_turns(
+            memory["sample"][joints, 0],
+            drive["direction"][joints],
+            self._zero_rad[joints],
+            drive["lower_rad"][joints],
+            drive["upper_rad"][joints],
+            START_MARGIN_RAD,
+        )
         memory["position"][:] = (memory["sample"][:, 0] - drive["zero_rad"]) * drive["direction"]
         memory["sampled_ns"] = now_ns
         self._hold_measured()
@@ -114,25 +146,48 @@ class ControlLoop:
         if not self._started:
             raise ControlError("the control loop was not started: probe the motors, then start")
         out = np.empty((MOTORS, FRAME_BYTES), dtype=np.uint8)
-        step(feedback, now_ns, self._drive, self._memory, out)
+        step(feedback, now_ns, self._drive, self._body, self._memory, out)
         return out
 
+    @property
+    def records(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The kernel's drive, body and memory, (1,) each, for a loop that calls the kernel itself."""
+        return self._drive, self._body, self._memory
+
     def set(self, setpoint: Setpoint, now_ns: int) -> None:
-        """Take the next setpoint; one that has expired or that comes while a fault stands changes nothing.
+        """Take the next setpoint; one that has expired or that comes while the arm may not move changes nothing.
 
         Raises:
             ControlError: not six joints.
         """
         if setpoint.position_rad.shape != (JOINTS,):
             raise ControlError(f"a setpoint has {JOINTS} joints, this one has shape {setpoint.position_rad.shape}")
-        memory = self._memory[0]
-        if memory["fault"] != ALLOWED or now_ns > setpoint.expires_ns:
-            return
-        memory["origin"][:] = memory["admitted"]
-        memory["target"][:JOINTS] = setpoint.position_rad
-        memory["target"][GRIPPER] = self._arm.gripper.motor_rad(setpoint.gripper_m)
-        memory["phase"] = 0
-        memory["expires_ns"] = setpoint.expires_ns
+        target = np.append(setpoint.position_rad, self._arm.gripper.motor_rad(setpoint.gripper_m))
+        expires_ns = min(setpoint.expires_ns, now_ns + LONGEST_LIFE_NS)
+        take_setpoint(self._memory[0], self._drive[0], target, expires_ns, now_ns)
+
+    def stow(self) -> None:
+        """Take the arm to its rest and damp it there; an arm that is damped by a fault stays as it is."""
+        begin_stow(self._memory[0], self._drive[0])
+
+    def stay_limp(self) -> None:
+        """Let the gains never rise: gravity compensation only, for a test of its factors."""
+        self._drive["ramp_ticks"] = LIMP_TICKS
+
+    def damp(self) -> None:
+        """Hold nothing but gravity from now on, as after a fault."""
+        self._memory["mode"] = DAMP
+
+    @property
+    def waking(self) -> bool:
+        """Whether stiffness still rises after enabling; until it has risen no setpoint is followed."""
+        memory, drive = self._memory[0], self._drive[0]
+        return bool(memory["mode"] == FOLLOW and memory["awake_ticks"] <= drive["ramp_ticks"])
+
+    @property
+    def damped(self) -> bool:
+        """Whether the motors hold nothing but gravity: stowed, or after a fault."""
+        return bool(self._memory["mode"][0] == DAMP)
 
     def state(self, now_ns: int) -> ArmState:
         """Return the newest measurement, stamped with its own time; one that is too old at `now_ns` says so."""
@@ -149,17 +204,7 @@ class ControlLoop:
     @property
     def fault(self) -> str:
         """One sentence about what stopped the arm, empty while nothing has."""
-        memory = self._memory[0]
-        fault, motor, value = int(memory["fault"]), int(memory["fault_motor"]), float(memory["fault_value"])
-        if fault == ALLOWED:
-            return ""
-        if fault == MOTOR_SILENT:
-            return f"{_name(motor)} has not answered for more than {SILENT_TICKS} control periods"
-        if fault == MOTOR_STATUS:
-            return f"{_name(motor)} reports {status_name(int(value))}"
-        if fault == NOT_ENCODABLE:
-            return "a command held a number that is not finite and was not sent"
-        return "the guard refused a setpoint: " + refusal_text(fault, motor + 1, value, float(memory["fault_limit"]))
+        return fault_text(self._memory[0])
 
     @property
     def admitted_rad(self) -> Array:
@@ -168,16 +213,21 @@ class ControlLoop:
         return admitted
 
     def clear(self) -> None:
-        """Forget the fault and hold the measured pose; a cause that still stands comes back with the next step."""
-        self._memory["fault"] = ALLOWED
-        self._memory["silent_ticks"] = 0
-        self._hold_measured()
-
-    def _hold_measured(self) -> None:
-        """Make the measured pose the admitted one.
+        """Forget the fault: gravity compensation where the arm is, then stiffness; a cause that still stands returns.
 
         Raises:
-            ControlError: a joint stands outside its limits.
+            ControlError: a joint stands outside its limits, or a part of the arm in another.
+        """
+        memory = self._memory[0]
+        self._hold_measured()
+        memory["mode"], memory["fault"], memory["awake_ticks"] = FOLLOW, ALLOWED, 0
+        memory["silent_ticks"][:], memory["stray_ticks"][:] = 0, 0
+
+    def _hold_measured(self) -> None:
+        """Make the measured pose the admitted one; outside the box, as a rest pose may be, only the way in is free.
+
+        Raises:
+            ControlError: a joint stands outside its limits, or a part of the arm in another.
         """
         memory, drive = self._memory[0], self._drive[0]
         inside = np.clip(memory["position"], drive["lower_rad"], drive["upper_rad"])
@@ -189,19 +239,55 @@ class ControlLoop:
                 f"joint {joint + 1} stands at {memory['position'][joint]:.3f} rad, "
                 f"outside {low:.3f} .. {high:.3f} rad: move it inside by hand, or check its zero"
             )
+        measure_room(self._body, inside[:JOINTS], memory["room_m"])
+        apart_m = memory["room_m"][FACE_ROOMS:]
+        if not (apart_m >= -START_MARGIN_M).all():
+            pair = FACE_ROOMS + int(np.argmin(apart_m))
+            raise ControlError(
+                f"{refusal_text(COLLIDING, pair, float(memory['room_m'][pair]), 0.0)}:"
+                " move the arm apart by hand, or check its joint zeros"
+            )
+        memory["stop_room_m"][:] = memory["room_m"]
         for name in ("admitted", "origin", "target"):
             memory[name][:] = inside
-        memory["expires_ns"] = -1
+        memory["admitted_velocity"][:] = 0.0
+        memory["line_ticks"], memory["blocked"], memory["expires_ns"] = 1, -1, -1
 
     def _staleness(self, now_ns: int) -> str:
         age_ns = now_ns - int(self._memory["sampled_ns"][0])
         return "" if age_ns <= STALE_NS else f"the newest measurement is {age_ns / 1e6:.0f} ms old"
 
 
-def _drive(arm: ArmModel, limits: JointLimits, gravity_factor: Array) -> np.ndarray:
+def fault_text(memory: np.void) -> str:
+    """Return one sentence about the fault in a row of MEMORY, empty without one."""
+    fault, motor, value = int(memory["fault"]), int(memory["fault_motor"]), float(memory["fault_value"])
+    limit = float(memory["fault_limit"])
+    if fault == ALLOWED:
+        return ""
+    if fault == MOTOR_SILENT:
+        return f"{_name(motor)} has not answered for {value:.0f} control periods"
+    if fault == MOTOR_STATUS:
+        return f"{_name(motor)} reports {status_name(int(value))}"
+    if fault == STRAYED:
+        return (
+            f"{_name(motor)} is {value:.2f} rad from where it is told to be: blocked, pushed, or its encoder is wrong"
+        )
+    if fault == OVERHEATED:
+        return f"{_name(motor)} is too hot (coil {value:.0f} C) or gave too much torque for too long: the arm is stowed"
+    if fault == NOT_ENCODABLE:
+        return "a command held a number that is not finite and was not sent"
+    which = motor if fault in (OUTSIDE_BOX, COLLIDING) else motor + 1
+    return "the guard refused a setpoint: " + refusal_text(fault, which, value, limit)
+
+
+def _drive(arm: ArmModel, limits: JointLimits, gravity_factor: Array, control_hz: float) -> np.ndarray:
     """Return the kernel's constants, (1,) of DRIVE."""
     drive = np.zeros(1, dtype=DRIVE)
     row, grip = drive[0], arm.gripper
+    row["dt_s"] = 1.0 / control_hz
+    row["line_ticks"] = round(control_hz / POLICY_HZ)
+    for name, seconds in (("silent_ticks", SILENT_S), ("starting_ticks", STARTING_S), ("ramp_ticks", RAMP_S)):
+        row[name] = round(seconds * control_hz)
     row["mst_ids"][:], row["esc_ids"][:] = arm.mst_ids, arm.esc_ids
     row["scale"][:] = scales(arm.motor_types)
     for name in ("direction", "kp", "kd"):
@@ -210,23 +296,13 @@ def _drive(arm: ArmModel, limits: JointLimits, gravity_factor: Array) -> np.ndar
     row["lower_rad"][:] = [*limits.lower_rad, ends[0]]
     row["upper_rad"][:] = [*limits.upper_rad, ends[1]]
     row["velocity_rad_s"][:] = [*limits.velocity_rad_s, abs(grip.motor_rad(grip.velocity_m_s))]
+    row["acceleration_rad_s2"][:] = [*limits.acceleration_rad_s2, grip.acceleration_rad_s2]
     row["torque_nm"][:] = [*limits.torque_nm, grip.torque_nm]
+    row["rated_nm"][:], row["rest_rad"][:] = arm.rated_nm, np.clip(arm.rest_rad, limits.lower_rad, limits.upper_rad)
     row["gravity_factor"][:] = gravity_factor
     for name in ("joint_pos", "joint_rot", "joint_axis", "link_mass", "link_com"):
         row[name][:] = getattr(arm.chain, name)
     return drive
-
-
-def _whole_turns(motor_rad: Array, drive: np.void) -> Array:
-    """Return the whole turns, (7,) rad, to take from motor angles so that joints come inside their limits."""
-    turns = np.zeros(MOTORS)
-    for joint in range(JOINTS):
-        low, high = drive["lower_rad"][joint] - START_MARGIN_RAD, drive["upper_rad"][joint] + START_MARGIN_RAD
-        for turn in (0.0, -TURN_RAD, TURN_RAD):
-            if low <= (motor_rad[joint] - turn) * drive["direction"][joint] <= high:
-                turns[joint] = turn
-                break
-    return turns
 
 
 def _name(motor: int) -> str:

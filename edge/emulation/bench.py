@@ -7,15 +7,14 @@ a pace asks to wait.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
-import numpy as np
-
-from edge.arm import Payload
 from edge.control.loop import ControlLoop
 from edge.emulation.world import World
 from edge.messages import CONTROL_HZ, ArmState, Setpoint
 from edge.perception.tee import Image, find_blob, find_tee
 from edge.station import Station
+from firmware_bridge.frames import BusFull, BusGone, BusOff, Frames, no_frames
 from policies.interface import POLICY_HZ, Scene, SceneObject
 
 BLOB_SIGMAS = (0.02, 0.3)  # metres and radians: enough to push it over, not to judge it
@@ -35,17 +34,20 @@ class EmulatedBench:
             station.arm,
             station.limits,
             zero_offsets_rad=station.calibration.joint_zero_rad,
-            payload=_payload(station),
+            payload=station.payload,
             gravity_factor=station.calibration.gravity_factor,
+            body=station.body,
         )
         self.power_up()
 
     def power_up(self) -> None:
-        """Ask the motors where they are, enable them there, and hold."""
+        """Ask the motors where they are, enable them there, and hold once stiffness has risen."""
         world = self._world
         world.bus.send(self._control.probe())
         world.bus.send(self._control.start(world.bus.receive(), world.now_ns))
         self._tick()
+        while self._control.waking:
+            self._tick()
 
     def advance(self, setpoint: Setpoint) -> ArmState:
         """Let one policy period pass on its way to `setpoint`."""
@@ -77,8 +79,16 @@ class EmulatedBench:
 
     def _tick(self) -> None:
         world = self._world
-        world.bus.send(self._control.step(world.bus.receive(), world.now_ns))
+        commands = self._control.step(self._receive(), world.now_ns)
+        with suppress(BusFull, BusOff, BusGone):  # a motor that hears nothing falls silent, which control notices
+            world.bus.send(commands)
         world.tick()
+
+    def _receive(self) -> Frames:
+        try:
+            return self._world.bus.receive()
+        except (BusOff, BusGone):
+            return no_frames()
 
     def _keep_pace(self) -> None:
         if self._pace > 0:
@@ -87,9 +97,3 @@ class EmulatedBench:
                 time.sleep(ahead_s)
             elif ahead_s < -1.0:  # after a wait for work the station does not hurry to catch up
                 self._wall_from_s, self._station_from_s = time.monotonic(), self.now_s
-
-
-def _payload(station: Station) -> Payload:
-    arm, tool = station.arm, station.tool
-    centre = arm.tool_position_m - np.array([0.0, 0.0, tool.length_m / 2])
-    return Payload(tool.mass_kg, centre, np.diag([1e-5, 1e-5, 1e-6]))

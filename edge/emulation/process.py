@@ -29,6 +29,7 @@ from edge.tasks.task import Task
 from edge.trials.recording import RecordingError
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import Rig, work
+from firmware_bridge.faults import FaultScript, FaultScriptError
 from policies.interface import ToolTarget
 
 LOG = logging.getLogger("edge.emulation")
@@ -83,7 +84,8 @@ def run(station: Station, pace: float) -> None:
         signal.signal(number, lambda _number, _frame: stop.set())
     assert station.emulation is not None
     with PolicyHost() as host, Ledger(station.folder / "ledger.db", station.name) as ledger:
-        world = World(station, station.emulation.seed)
+        faults = None if station.emulation.faults is None else FaultScript.load(station.emulation.faults)
+        world = World(station, station.emulation.seed, faults)
         try:
             bench = EmulatedBench(station, world, pace)
             board = Board(station, bench)
@@ -160,7 +162,7 @@ def main(arguments: list[str]) -> int:
         if station.task not in TASKS:
             raise StationError(f"{station.folder}: unknown task {station.task!r}; known: {', '.join(TASKS)}")
         run(station, float(arguments[1]) if len(arguments) > 1 else 0.0)
-    except (StationError, CalibrationError, NoGraphics) as error:
+    except (StationError, CalibrationError, NoGraphics, FaultScriptError) as error:
         LOG.error("%s", error)
         return 2
     except (LedgerError, RecordingError, SandboxError, ControlError, OSError) as error:  # a new start may find it cured

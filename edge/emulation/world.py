@@ -17,15 +17,19 @@ from edge.messages import CONTROL_HZ, MOTORS
 from edge.station import Station
 from edge.tasks.push_t.geometry import HEIGHT_M, Pose
 from edge.tasks.push_t.task import GOAL
+from firmware_bridge.faults import FaultScript, FaultyBus, MotorFaults
+from firmware_bridge.frames import CanBus
 from firmware_bridge.motors import EmulatedBus, MotorBank
 from policies.interface import Array
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+GRIPPER = MOTORS - 1
 STEPS_PER_TICK = round(1.0 / (CONTROL_HZ * PHYSICS_DT_S))
 TICK_NS = round(1e9 / CONTROL_HZ)
 # A motor that is not enabled shorts its windings. How hard that brakes is our estimate; no source gives it.
 SHORTED_DAMPING = 2.0
+BLOCKED_DAMPING = 1e5  # N m s/rad, N s/m at the jaw: a shaft that is blocked creeps less than an encoder step a second
 STOWED_RAD = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])  # tool down, clear of the camera
 NOISE_SAMPLES = 1 << 21  # drawn once: drawing a picture's worth each time costs more than rendering it
 
@@ -35,9 +39,9 @@ class NoGraphics(Exception):
 
 
 class World:
-    """Physics, motors and camera of one station."""
+    """Physics, motors and camera of one station, with what `faults` lets go wrong in them."""
 
-    def __init__(self, station: Station, seed: int) -> None:
+    def __init__(self, station: Station, seed: int, faults: FaultScript | None = None) -> None:
         self.hidden = draw(seed)
         self.model = build(station, self.hidden, GOAL)
         self.data = mujoco.MjData(self.model)
@@ -51,12 +55,18 @@ class World:
         arm = station.arm
         self._gear = np.append(np.ones(6), 2 * arm.gripper.rad_per_m)  # the jaw opens by both slides
         self.bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
-        self.bus = EmulatedBus(self.bank, self._shafts, lambda: self.now_ns)
+        self.bus: CanBus = EmulatedBus(self.bank, self._shafts, lambda: self.now_ns)
         self.ticks = 0
+        self._faults = faults
+        if faults is not None:
+            self.bus = FaultyBus(self.bus, faults, lambda: self.now_ns, arm.esc_ids, arm.mst_ids)
+            self._motor_faults = MotorFaults(self.bank, faults)
+            self._free_damping = self.model.dof_damping[self._dq].copy()
         self._programs = np.zeros((self.hidden.latency_ticks + 1, MOTORS, 3))  # a ring: motor laws, newest and before
         self._renderer: mujoco.Renderer | None = None
         self.data.qpos[self._q[:6]] = STOWED_RAD
         self.place_tee(_somewhere(self._rng))
+        self._go_wrong()
 
     @property
     def now_ns(self) -> int:
@@ -69,6 +79,7 @@ class World:
         self._program_actuators()
         mujoco.mj_step(self.model, self.data, STEPS_PER_TICK)
         self.ticks += 1
+        self._go_wrong()
 
     def picture(self) -> NDArray[np.uint8]:
         """Return what the top camera sees now, (height, width, 3) red, green, blue."""
@@ -106,6 +117,17 @@ class World:
         _read_shafts(self.data.qpos, self.data.qvel, self._q, self._dq, self._gear, self._bias_rad, position, velocity)
         return position, velocity, self.data.actuator_force.copy()
 
+    def _go_wrong(self) -> None:
+        """Let the script's faults of motors and shafts act."""
+        if self._faults is None:
+            return
+        self._motor_faults.act(self.now_ns)
+        blocked = self._faults.blocked(self.now_ns)
+        self.model.dof_damping[self._dq] = np.where(blocked, BLOCKED_DAMPING, self._free_damping)
+        if self._faults.slipping(self.now_ns) and self.bank.kp[GRIPPER] > 0.0:
+            # The motor meets no resistance and stands where it is told to.
+            self._bias_rad[GRIPPER] += self.bank.p_des[GRIPPER] - self._shafts()[0][GRIPPER]
+
     def _program_actuators(self) -> None:
         """Give each actuator the law of its motor, as it was commanded `latency_ticks` ago."""
         bank, length = self.bank, len(self._programs)
@@ -113,6 +135,8 @@ class World:
         _write_laws(bank.tau_ff, bank.kp, bank.kd, bank.p_des, bank.v_des, bank.enabled, self._bias_rad, newest)
         oldest = self._programs[max(0, self.ticks - length + 1) % length]
         self.model.actuator_biasprm[:, :3] = oldest
+        if self._faults is not None and self._faults.slipping(self.now_ns):
+            self.model.actuator_biasprm[GRIPPER, :3] = 0.0  # the jaw feels nothing of its motor
 
 
 @njit(cache=True)

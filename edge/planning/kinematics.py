@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from edge import arm as arm_module
-from edge.arm import ArmModel, Chain, link_frames, rotation
+from edge.arm import ArmModel, Chain, rotation
+from firmware_bridge import body
+from firmware_bridge.body import link_frames
 from firmware_bridge.compiled import sources_of
 from firmware_bridge.guard import JointLimits
 from policies.interface import Array
 
-SOURCES = sources_of(arm_module)
+SOURCES = sources_of(body)
 ROTATION_WEIGHT = 0.3
 DAMPING = 1e-4
 STEP_LIMIT_RAD = 0.3

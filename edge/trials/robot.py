@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arm import rotation
-from edge.messages import ArmState, Setpoint
+from edge.messages import LONGEST_LIFE_NS, ArmState, Setpoint
 from edge.planning.kinematics import ToolChain, quat_of, reach, tool_pose
 from edge.station import Box
 from edge.trials.recording import Recording
@@ -34,7 +34,6 @@ from policies.interface import (
 PERIOD_NS = round(1e9 / POLICY_HZ)
 REACH_TOLERANCE_M, REACH_TOLERANCE_RAD = 0.002, 0.05
 JPEG_QUALITY = 80
-SETPOINT_LIFE_NS = 3 * PERIOD_NS  # a policy that misses two periods leaves the arm holding
 
 
 class TimeUp(TrialOver):
@@ -98,7 +97,7 @@ class StationRobot:
         """Send one target and let one policy period pass."""
         now_ns = self._check_going_on().time_ns
         self._joints_rad = self._joints_of(target)
-        setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + SETPOINT_LIFE_NS)
+        setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + LONGEST_LIFE_NS)
         state = self._bench.advance(setpoint)
         if state.fault:
             self._end(SafetyStop(state.fault))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,18 @@ from firmware_bridge.damiao import (
     encode_command,
     encode_commands,
     encode_feedback,
+    f32_from_word,
+    force_position_frame,
+    position_velocity_frame,
     scales,
     special_frames,
     status_name,
+    velocity_frame,
+    word_from_f32,
 )
 from firmware_bridge.frames import BridgeError, can_id, data, frame
 
-GOLDEN: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "golden" / "damiao.json").read_text())
+GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "damiao.json").read_text())
 DM4310 = MOTOR_TYPES["DM4310"]
 NAMES = ("position_rad", "velocity_rad_s", "kp", "kd", "torque_nm")
 unit = st.floats(-1.0, 1.0)
@@ -153,3 +160,61 @@ def test_encoding_is_monotonic() -> None:
 def test_what_is_no_classic_frame_is_refused(identifier: int, content: bytes) -> None:
     with pytest.raises(BridgeError, match="not a classic CAN frame"):
         frame(identifier, content)
+
+
+FRAMES: dict[str, Callable[..., np.ndarray]] = {
+    "position_velocity": position_velocity_frame,
+    "velocity": velocity_frame,
+    "force_position": force_position_frame,
+}
+
+
+@pytest.mark.parametrize("vector", GOLDEN["other_modes"], ids=lambda vector: str(vector["data_hex"]))
+def test_frames_of_the_other_modes_equal_the_golden_bytes(vector: dict[str, Any]) -> None:
+    numbers = {key: value for key, value in vector.items() if key not in ("frame", "can_id", "data_hex", "note")}
+    row = FRAMES[vector["frame"]](**numbers)
+    assert (can_id(row), data(row).hex()) == (vector["can_id"], vector["data_hex"])
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (position_velocity_frame, (np.nan, 1.0)),
+        (position_velocity_frame, (np.inf, 1.0)),
+        (position_velocity_frame, (1e39, 1.0)),  # finite, but not as a float32
+        (position_velocity_frame, (0.0, -1e-9)),
+        (position_velocity_frame, (0.0, np.nan)),
+        (velocity_frame, (-np.inf,)),
+        (velocity_frame, (np.nan,)),
+        (force_position_frame, (np.nan, 1.0, 0.1)),
+        (force_position_frame, (0.0, -1.0, 0.1)),
+        (force_position_frame, (0.0, 1.0, -0.1)),
+        (force_position_frame, (0.0, np.inf, 0.1)),
+        (force_position_frame, (0.0, 1.0, np.nan)),
+    ],
+)
+def test_a_frame_of_another_mode_refuses_what_it_cannot_say(
+    make: Callable[..., np.ndarray], numbers: tuple[float, ...]
+) -> None:
+    with pytest.raises(NotEncodable, match="motor 5"):
+        make(5, *numbers)
+
+
+@given(st.floats(width=32))
+def test_words_and_float32_are_the_same_bits(value: float) -> None:
+    word = int.from_bytes(struct.pack("<f", value), "little")
+    assert word_from_f32(value) == word or np.isnan(value)
+    assert f32_from_word(word) == value or np.isnan(value)
+
+
+def test_every_type_has_ranges_above_zero_and_a_gear_ratio_or_none() -> None:
+    assert (scales(list(MOTOR_TYPES)) > 0.0).all()
+    assert {name: motor.gear_ratio for name, motor in MOTOR_TYPES.items() if motor.gear_ratio} == {
+        "DM3507": 7.0,
+        "DM4310": 10.0,
+        "DM4310V": 10.0,
+        "DM4340": 40.0,
+        "DM6248": 48.0,
+        "DM8009": 9.0,
+        "DM_FLOW_WHEEL": 10.0,
+    }

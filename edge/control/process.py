@@ -1,0 +1,237 @@
+"""The control process of a real arm: wakes the motors, runs the compiled loop, and never leaves the arm to fall.
+
+- Before anything is enabled every motor must be the right part with the right scales, mode and watchdog.
+- The arm starts at its measured pose: gravity compensation first, then stiffness.
+- A fault is never cured by itself: an order to clear or to restart comes from outside.
+- Every end stows the arm and damps it there; where it cannot be stowed it is damped where it is. A second signal skips
+  the stowing. Should this process be killed, the motors' own watchdog damps them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from calibration.records import CalibrationError
+from edge.control.loop import ControlError, ControlLoop
+from edge.control.realtime import AT_REST, BUS_GONE, DONE, ORDERED, RUN, claim_real_time, compile_loop, run
+from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, Slots, slots_path
+from edge.station import Can, Station, StationError, load_station
+from firmware_bridge.damiao import Special, special_frames
+from firmware_bridge.frames import BridgeError, BusGone, CanBus
+from firmware_bridge.inspection import MotorExpectation, expectations, inspect_arm
+from firmware_bridge.transports import WireBus, open_seqpacket, open_slcan, open_socketcan, open_usb2can
+
+LOG = logging.getLogger("edge.control")
+PR_SET_PDEATHSIG = 1
+ANSWER_S = 0.002
+PROBE_S = 0.05
+STOW_LIMIT_S = 12.0  # the longest way at stowing speed takes 7.3 s
+DAMPED_S = 0.5  # for the arm to settle before the motors are let go
+PATIENCE_S = 30.0  # for the bus to appear
+LOOK_S = 0.1
+
+
+class ControlProcess:
+    """One arm's loop on its bus; `halt` may be called from any thread, `work` runs in a thread of its own."""
+
+    def __init__(self, loop: ControlLoop, bus: WireBus, slots: Slots, station: Station) -> None:
+        self._loop, self._bus, self._station = loop, bus, station
+        self._runs = np.zeros(1, dtype=RUN)
+        self._slots = [slots.words(name) for name in ("setpoint", "order", "state")]
+        self._values = [np.zeros(1, dtype=dtype) for dtype in (SETPOINT, ORDER, STATE)]
+        self._in_a_hurry = False
+        self.error = ""
+
+    def wake(self) -> None:
+        """Inspect the motors and enable them where they are.
+
+        Raises:
+            MotorRefused: a motor is not what the arm needs.
+            ControlError: a motor is silent, or the arm stands outside its limits or walls.
+        """
+        inspect_arm(self._bus, motors_of(self._station), lambda: time.sleep(ANSWER_S))
+        enable(self._loop, self._bus, lambda: time.sleep(PROBE_S), time.monotonic_ns())
+
+    def halt(self) -> None:
+        """Ask for the end: stow, then damp; a second time damps at once."""
+        self._in_a_hurry = bool(self._runs["halt"][0])
+        self._runs["halt"] = 1
+
+    def fault(self) -> str:
+        """One sentence about what stopped the arm, empty while nothing has."""
+        return self._loop.fault
+
+    def work(self) -> None:
+        """Wake the arm, run until halted or until the bus is gone, and leave the arm safe."""
+        try:
+            for refusal in claim_real_time():
+                LOG.warning("%s", refusal)
+            self.wake()
+            LOG.info("%s: awake at its measured pose", self._station.name)
+            while (why := self._go()) == ORDERED or why == AT_REST:
+                if why == ORDERED:
+                    self._obey(int(self._values[1]["what"][0]))
+            self._leave(why)
+            self._say_how_it_went()
+        except (BridgeError, ControlError) as error:
+            self.error = str(error)
+
+    def _go(self, most_s: float = 0.0) -> int:
+        rate_hz = 1.0 / float(self._loop.records[0]["dt_s"][0])
+        self._runs["most_ticks"] = self._runs["ticks"] + round(most_s * rate_hz) if most_s else 0
+        return int(run(self._runs, self._bus.wires, *self._loop.records, *self._slots, *self._values))
+
+    def _obey(self, what: int) -> None:
+        try:
+            if what == CLEAR:
+                self._loop.clear()
+            elif what == RESTART:
+                self.wake()
+            elif what == STOW:
+                self._loop.stow()
+        except (BridgeError, ControlError) as error:
+            LOG.error("an order was not obeyed: %s", error)
+
+    def _leave(self, why: int) -> None:
+        """Stow, then damp, then let the motors go; a bus that is gone leaves that to their watchdog."""
+        if why == BUS_GONE:
+            raise BusGone("the bus is gone; the motors' watchdog damps them: see that the adapter is plugged in and up")
+        self._loop.stow()
+        stowed_by = time.monotonic() + STOW_LIMIT_S
+        while not (self._loop.damped or self._in_a_hurry) and time.monotonic() < stowed_by:
+            self._runs["halt"] = 0
+            if self._go(LOOK_S) == BUS_GONE:
+                raise BusGone("the bus went while the arm was being stowed; the motors' watchdog damps them")
+        self._loop.damp()
+        self._runs["halt"] = 0
+        if self._go(DAMPED_S) == DONE:
+            self._bus.send(special_frames(self._station.arm.esc_ids, Special.DISABLE))
+
+    def _say_how_it_went(self) -> None:
+        went, memory = self._runs[0], self._loop.records[2][0]
+        seconds = max((int(went["now_ns"]) - int(went["began_ns"])) * 1e-9, 1e-9)
+        LOG.info(
+            "%d periods at %.1f Hz; %d began late; answers: %d lost, %d doubled, %d of nobody; %d commands not sent",
+            went["ticks"], went["ticks"] / seconds, went["late_ticks"],
+            memory["lost"], memory["extra"], memory["rejected"], went["unsent"],
+        )  # fmt: skip
+
+
+def enable(loop: ControlLoop, bus: CanBus, wait: Callable[[], object], now_ns: int) -> None:
+    """Ask the motors where they are, and enable them there.
+
+    Raises:
+        ControlError: a motor is silent, or the arm stands outside its limits or walls.
+    """
+    bus.receive()  # what still waits answers other questions
+    bus.send(loop.probe())
+    wait()
+    bus.send(loop.start(bus.receive(), now_ns))
+
+
+def motors_of(station: Station) -> tuple[MotorExpectation, ...]:
+    """Return what the motors of a station's arm must be."""
+    arm = station.arm
+    return expectations(arm.motor_types, arm.esc_ids, arm.mst_ids)
+
+
+def loop_of(station: Station, rate_hz: float) -> ControlLoop:
+    """Return the control loop of a station's arm."""
+    return ControlLoop(
+        station.arm,
+        station.limits,
+        zero_offsets_rad=station.calibration.joint_zero_rad,
+        payload=station.payload,
+        gravity_factor=station.calibration.gravity_factor,
+        body=station.body,
+        control_hz=rate_hz,
+    )
+
+
+def open_bus(can: Can) -> WireBus:
+    """Open the bus that station.toml names.
+
+    Raises:
+        BridgeError: it cannot be opened; says why.
+    """
+    if can.transport == "socketcan":
+        return open_socketcan(can.port)
+    if can.transport == "slcan":
+        return open_slcan(can.port, can.adapter, can.bitrate)
+    if can.transport == "usb2can":
+        return open_usb2can(can.port, can.bitrate)
+    return open_seqpacket(can.port)
+
+
+def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -> int:
+    """Run the arm until `stop`; return 0, or 1 when it could not be woken or the bus went."""
+    assert station.can is not None
+    loop = loop_of(station, station.can.rate_hz)
+    compile_loop(*loop.records)
+    process = ControlProcess(loop, bus, slots, station)
+    worker = threading.Thread(target=process.work, name="control")
+    worker.start()
+    _halt_when(stop, process, worker)
+    if process.error:
+        LOG.error("%s", process.error)
+        return 1
+    return 0
+
+
+def _halt_when(stop: threading.Event, process: ControlProcess, worker: threading.Thread) -> None:
+    """Wait for the worker's end; each time that `stop` is set, halt."""
+    said = ""
+    while worker.is_alive():
+        if stop.wait(LOOK_S) and worker.is_alive():
+            stop.clear()
+            process.halt()
+        fault = process.fault()
+        if fault != said:
+            LOG.log(logging.ERROR if fault else logging.INFO, "%s", fault or "the fault is cleared")
+            said = fault
+    worker.join()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the arm of the station in the folder named on the command line, on an emulated bus if one is named too."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # The supervisor has its children killed when it is killed itself; this one is to stow first.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    try:
+        station = load_station(Path(arguments[0]))
+        if station.can is None:
+            raise StationError(f"{station.folder}: an emulated station needs no control process")
+        can = station.can
+        if len(arguments) > 1:
+            can = replace(can, transport="seqpacket", port=arguments[1])
+        slots = Slots(slots_path(station.name), create=True)
+        with _wait_for_bus(can, stop) as bus:
+            return serve(station, bus, slots, stop)
+    except (StationError, CalibrationError) as error:
+        LOG.error("%s", error)
+        return 2
+    except (BridgeError, ControlError, OSError) as error:  # a new start may find it cured
+        LOG.error("%s", error)
+        return 1
+
+
+def _wait_for_bus(can: Can, stop: threading.Event) -> WireBus:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return open_bus(can)
+        except BridgeError:
+            if stop.wait(LOOK_S) or time.monotonic() > deadline or can.transport != "seqpacket":
+                raise

@@ -1,0 +1,286 @@
+"""Checks in order whether a station's arm can be run, one line each, with what to do where it cannot.
+
+- A check that fails ends the list where the next ones need it; what could not be checked is listed as skipped.
+- Nothing moves but by the last check, which needs leave: the motors are enabled in gravity compensation for a moment,
+  and an arm that sinks or rises tells whose gravity factor is wrong.
+- Nothing is written to a motor.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from calibration.records import CalibrationError
+from edge.control.loop import ControlError, ControlLoop
+from edge.control.process import enable, loop_of, motors_of, open_bus
+from edge.messages import MOTORS
+from edge.station import Can, Station, StationError, load_station
+from firmware_bridge.damiao import (
+    MOTOR_TYPES,
+    WATCHDOG_TICK_NS,
+    Feedback,
+    NotFeedback,
+    Special,
+    decode_feedback,
+    special_frames,
+)
+from firmware_bridge.frames import BridgeError, CanBus
+from firmware_bridge.inspection import MotorExpectation, MotorReport, inspect_motor
+from firmware_bridge.registers import Register, refresh_request
+from policies.interface import JOINTS, Array
+
+OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
+WARM_C = 60
+STILL_RAD = 0.005  # the encoder's noise is a step or two of 0.0004
+SAG_S, SAG_RAD = 1.0, 0.05
+READINGS = 5
+CHECK_HZ = 240.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check."""
+
+    check: str
+    outcome: str  # OK, WARNING, FAILED or SKIPPED
+    detail: str
+    remedy: str = ""
+
+
+class Patient(Protocol):
+    """An arm's bus, and the time that passes on it."""
+
+    bus: CanBus
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
+
+    def now_ns(self) -> int:
+        """Return the arm's time."""
+        ...
+
+
+class RealArm:
+    """A patient on the real clock."""
+
+    def __init__(self, bus: CanBus) -> None:
+        self.bus = bus
+
+    def wait(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
+
+    def now_ns(self) -> int:
+        """Return the monotonic time."""
+        return time.monotonic_ns()
+
+
+def examine(
+    folder: Path, confirm_motion: bool, emulated: Callable[[Station], Patient] | None = None
+) -> Iterator[Finding]:
+    """Yield the finding of each check in order.
+
+    Args:
+        emulated: makes the patient of a station without a real arm.
+    """
+    try:
+        station = load_station(folder)
+    except (StationError, CalibrationError) as error:
+        yield Finding("station files", FAILED, str(error), "correct the file")
+        return
+    yield Finding("station files", OK, f"{station.name}: {station.arm.name}, task {station.task}")
+    yield from _limits()
+    if station.can is not None and emulated is None:
+        permission = _permission(station.can)
+        yield permission
+        if permission.outcome == FAILED:
+            yield Finding("adapter", SKIPPED, "the port cannot be used")
+            return
+    try:
+        patient = emulated(station) if emulated is not None else RealArm(open_bus(_can(station)))
+    except BridgeError as error:
+        yield Finding("adapter", FAILED, str(error))
+        return
+    yield Finding("adapter", OK, "emulated motors" if emulated is not None else f"{_can(station).port} is open")
+    yield from _motors(station, patient, confirm_motion)
+
+
+def _can(station: Station) -> Can:
+    assert station.can is not None
+    return station.can
+
+
+def _limits() -> Iterator[Finding]:
+    priority = resource.getrlimit(resource.RLIMIT_RTPRIO)[1]
+    unlimited = priority == resource.RLIM_INFINITY or os.geteuid() == 0
+    yield (
+        Finding("real-time limits", OK, "real-time scheduling is allowed")
+        if unlimited or priority > 0
+        else Finding(
+            "real-time limits", WARNING, "no real-time scheduling: periods may begin milliseconds late",
+            "`LimitRTPRIO=90` in the service, or `rtprio 90` in /etc/security/limits.conf",
+        )
+    )  # fmt: skip
+    locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    yield (
+        Finding("memory lock", OK, "memory may be locked")
+        if locked == resource.RLIM_INFINITY or os.geteuid() == 0
+        else Finding(
+            "memory lock", WARNING, f"only {locked // 1024} KiB may be locked: a page fault may delay a period",
+            "`LimitMEMLOCK=infinity` in the service, or `memlock unlimited` in /etc/security/limits.conf",
+        )
+    )  # fmt: skip
+
+
+def _permission(can: Can) -> Finding:
+    """Say whether this user may use the port."""
+    if can.transport == "socketcan":
+        there = Path("/sys/class/net", can.port).exists()
+        remedy = f"plug the adapter in, then `ip link set {can.port} up type can bitrate {can.bitrate} restart-ms 100`"
+        return Finding("port", OK if there else FAILED, f"interface {can.port} {_is(there)}", "" if there else remedy)
+    if not os.path.exists(can.port):
+        return Finding(
+            "port", FAILED, f"{can.port} is not there", "plug the adapter in; `ls /dev/serial/by-id` lists them"
+        )
+    allowed = os.access(can.port, os.R_OK | os.W_OK)
+    remedy = "" if allowed else "`usermod -aG dialout $USER`, then log in again"
+    return Finding("port", OK if allowed else FAILED, f"{can.port} {'may' if allowed else 'may not'} be used", remedy)
+
+
+def _is(there: bool) -> str:
+    return "is there" if there else "is not there"
+
+
+def _motors(station: Station, patient: Patient, confirm_motion: bool) -> Iterator[Finding]:
+    """Check every motor, then the arm as a whole."""
+    wanted = motors_of(station)
+    reports = [inspect_motor(patient.bus, each, lambda: patient.wait(0.002)) for each in wanted]
+    if not any(report.values for report in reports):
+        remedy = "check power and emergency stop, cable, termination (two times 120 ohm), and the motors' own bitrate"
+        yield Finding("bitrate", FAILED, "no motor answers", remedy)
+        return
+    yield Finding("bitrate", OK, f"{sum(bool(report.values) for report in reports)} of {MOTORS} motors answer")
+    for report in reports:
+        yield from _motor(report)
+    feedback = read_feedback(patient, wanted)
+    yield from _temperatures(feedback)
+    yield from _encoders(station, patient, wanted)
+    if any(report.findings for report in reports):
+        yield Finding("gravity", SKIPPED, "the motors must be right first")
+    elif not confirm_motion:
+        yield Finding(
+            "gravity", SKIPPED, "the arm would be enabled for a second", "clear its space and add --confirm-motion"
+        )
+    else:
+        yield sag_test(station, patient)
+
+
+def _motor(report: MotorReport) -> Iterator[Finding]:
+    motor, values = report.expectation, report.values
+    for finding in report.findings:
+        detail, _, remedy = finding.removeprefix(f"{motor.name}: ").rpartition(": ")
+        yield Finding(motor.name, FAILED, detail, remedy)
+    if not report.findings:
+        gear = MOTOR_TYPES[motor.motor_type].gear_ratio
+        watchdog_ms = values[Register.TIMEOUT] * WATCHDOG_TICK_NS / 1e6
+        part = f"gear {values[Register.GR]:g}" if gear is not None else "part unknown by gear"
+        yield Finding(motor.name, OK, f"{part}, scales as expected, MIT mode, watchdog {watchdog_ms:.0f} ms")
+
+
+def read_feedback(patient: Patient, wanted: tuple[MotorExpectation, ...]) -> dict[int, Feedback]:
+    """Return the feedback of each motor, by its number, that answers a question about its state; nothing moves."""
+    patient.bus.receive()
+    patient.bus.send(np.stack([refresh_request(each.esc_id) for each in wanted]))
+    patient.wait(0.02)
+    found: dict[int, Feedback] = {}
+    for row in patient.bus.receive():
+        for each in wanted:
+            try:
+                found[each.number] = decode_feedback(MOTOR_TYPES[each.motor_type], each.esc_id, each.mst_id, row)
+            except NotFeedback:
+                continue
+    return found
+
+
+def _temperatures(feedback: dict[int, Feedback]) -> Iterator[Finding]:
+    hottest = max(feedback.items(), key=lambda item: max(item[1].coil_c, item[1].mosfet_c), default=None)
+    if hottest is None:
+        yield Finding("temperatures", FAILED, "no motor tells its state", "switch the arm off and on")
+        return
+    number, worst = hottest
+    celsius = max(worst.coil_c, worst.mosfet_c)
+    remedy = "" if celsius < WARM_C else "let the arm cool in its rest pose; torque is derated from 75 C"
+    yield Finding(
+        "temperatures", OK if celsius < WARM_C else WARNING, f"hottest is motor {number}, {celsius} C", remedy
+    )
+
+
+def _encoders(station: Station, patient: Patient, wanted: tuple[MotorExpectation, ...]) -> Iterator[Finding]:
+    """Read the joints some times: they must stand still, and inside their limits."""
+    readings = []
+    for _ in range(READINGS):
+        feedback = read_feedback(patient, wanted)
+        if len(feedback) < MOTORS:
+            yield Finding("encoders", FAILED, f"only {len(feedback)} of {MOTORS} motors answered", "check the bus")
+            return
+        readings.append([feedback[each.number].position_rad for each in wanted])
+    spread_rad = np.ptp(np.array(readings), axis=0)[:JOINTS]
+    if not (spread_rad <= STILL_RAD).all():
+        joint = int(np.argmax(spread_rad))
+        remedy = "hold the arm still and check again; if it does, the encoder is at fault"
+        yield Finding("encoders", WARNING, f"joint {joint + 1} moves by {spread_rad[joint]:.3f} rad", remedy)
+        return
+    try:
+        joints_rad = _measured(loop_of(station, CHECK_HZ), patient)
+    except ControlError as error:
+        yield Finding("encoders", FAILED, str(error))
+        return
+    yield Finding("encoders", OK, "joints at " + ", ".join(f"{value:.2f}" for value in joints_rad) + " rad")
+
+
+def _measured(loop: ControlLoop, patient: Patient) -> Array:
+    """Return where the joints stand, turns and zeros taken off; the enable frames are thrown away.
+
+    Raises:
+        ControlError: a motor is silent or a joint stands outside its limits.
+    """
+    patient.bus.receive()
+    patient.bus.send(loop.probe())
+    patient.wait(0.02)
+    loop.start(patient.bus.receive(), patient.now_ns())
+    return loop.admitted_rad
+
+
+def sag_test(station: Station, patient: Patient) -> Finding:
+    """Hold the arm by gravity compensation alone for a second and say how far it sank or rose."""
+    loop = loop_of(station, CHECK_HZ)
+    loop.stay_limp()
+    try:
+        enable(loop, patient.bus, lambda: patient.wait(0.05), patient.now_ns())
+        begin = loop.admitted_rad
+        for _ in range(round(SAG_S * CHECK_HZ)):
+            patient.wait(1.0 / CHECK_HZ)
+            patient.bus.send(loop.step(patient.bus.receive(), patient.now_ns()))
+        moved_rad = loop.state(patient.now_ns()).position_rad - begin
+        fault = loop.fault
+    except (BridgeError, ControlError) as error:
+        return Finding("gravity", FAILED, str(error))
+    finally:
+        patient.bus.send(special_frames(station.arm.esc_ids, Special.DISABLE))
+    if fault:
+        return Finding("gravity", FAILED, fault)
+    joint = int(np.argmax(np.abs(moved_rad)))
+    detail = f"joint {joint + 1} moved most, {moved_rad[joint]:+.3f} rad in {SAG_S:g} s without stiffness"
+    if abs(moved_rad[joint]) <= SAG_RAD:
+        return Finding("gravity", OK, detail)
+    remedy = f"correct gravity_factor of joint {joint + 1} in calibration.toml, or the tool's mass in station.toml"
+    return Finding("gravity", WARNING, detail, remedy)
