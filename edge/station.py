@@ -31,8 +31,8 @@ PUBLIC_KEY = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 TRANSPORTS = ("socketcan", "slcan", "usb2can", "seqpacket")
 BITRATE = 1_000_000  # of the YAM's motors
 # What the guard allows beyond the workspace that the trial runner keeps targets in: targets are met within 2 mm, and
-# the way between two of them bends by less than one.
-GUARD_MARGIN_M = 0.003
+# control brakes 6 mm before the guard's walls.
+GUARD_MARGIN_M = 0.008
 LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 
 
@@ -50,6 +50,11 @@ class Box:
     def contains(self, position_m: Array) -> bool:
         """Return whether the point is inside; false for NaN."""
         return bool(((position_m >= self.lower_m) & (position_m <= self.upper_m)).all())
+
+    def leads_in(self, from_m: Array, to_m: Array) -> bool:
+        """Return whether the way is inside, or leads from outside no further out on any side; false for NaN."""
+        lower_m, upper_m = np.minimum(self.lower_m, from_m), np.maximum(self.upper_m, from_m)
+        return bool(((to_m >= lower_m) & (to_m <= upper_m)).all())
 
 
 @dataclass(frozen=True)

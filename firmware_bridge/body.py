@@ -28,12 +28,12 @@ POINT_NAMES = ("tool", "elbow")
 NEAR_PARTS = ("base plate", "base", "shoulder", "shoulder motor", "upper arm")
 FAR_PARTS = ("wrist motor", "wrist", "gripper", "fingers", "tool")
 PART_NAMES = (*NEAR_PARTS, "forearm", *FAR_PARTS)
-PAIRS = tuple(
-    (PART_NAMES.index(near), PART_NAMES.index(far))
-    for near in NEAR_PARTS
-    for far in ("forearm", *FAR_PARTS)
-    if far != "forearm" or near.startswith("base")
+PAIR_NAMES = (
+    ("base plate", "forearm"),
+    ("base", "forearm"),
+    *((near, far) for near in NEAR_PARTS for far in FAR_PARTS),
 )
+PAIRS = tuple((PART_NAMES.index(near), PART_NAMES.index(far)) for near, far in PAIR_NAMES)
 FLOOR_PARTS = tuple(PART_NAMES.index(name) for name in ("forearm", "wrist motor", "wrist", "gripper"))
 CLEARANCE_M = 0.005  # what the capsules leave uncovered (see yam.json) and a joint's following error
 FACE_NAMES = ("behind", "beyond", "right of", "left of", "below", "above")  # x, y, z of a box, lower face first
@@ -43,6 +43,11 @@ FACES = len(FACE_NAMES)
 BOX_ROOMS = POINTS * FACES
 FACE_ROOMS = BOX_ROOMS + len(FLOOR_PARTS)
 ROOMS = FACE_ROOMS + len(PAIRS)
+# What each room from row BOX_ROOMS on keeps apart.
+APART_NAMES = (
+    *((PART_NAMES[part], "floor") for part in FLOOR_PARTS),
+    *((far, near) for near, far in PAIR_NAMES),
+)
 BASE = -1  # in place of a link: what does not move
 
 BODY = np.dtype(

@@ -23,17 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from firmware_bridge import body
-from firmware_bridge.body import (
-    BOX_ROOMS,
-    CLEARANCE_M,
-    FACE_NAMES,
-    FACE_ROOMS,
-    FACES,
-    FLOOR_PARTS,
-    PAIRS,
-    PART_NAMES,
-    POINT_NAMES,
-)
+from firmware_bridge.body import APART_NAMES, BOX_ROOMS, CLEARANCE_M, FACE_NAMES, FACE_ROOMS, FACES, POINT_NAMES
 from firmware_bridge.compiled import sources_of
 from firmware_bridge.frames import BridgeError
 
@@ -92,22 +82,18 @@ class JointLimits:
             object.__setattr__(self, field.name, values)
             if values.shape != self.lower_rad.shape:
                 raise LimitsImpossible(f"{field.name} has shape {values.shape}, lower_rad has {self.lower_rad.shape}")
+        finite = [(np.isfinite(getattr(self, each.name)), f"{each.name} that is not finite") for each in fields(self)]
         for possible, what in (
-            (np.isfinite(self.lower_rad) & np.isfinite(self.upper_rad), "a position limit that is not finite"),
+            *finite,
             (self.lower_rad < self.upper_rad, "a lower limit that is not below its upper limit"),
-            (_positive(self.velocity_rad_s), "a velocity limit that is not above zero"),
-            (_positive(self.torque_nm), "a torque limit that is not above zero"),
-            (_positive(self.acceleration_rad_s2), "an acceleration limit that is not above zero"),
+            (self.velocity_rad_s > 0.0, "a velocity limit that is not above zero"),
+            (self.torque_nm > 0.0, "a torque limit that is not above zero"),
+            (self.acceleration_rad_s2 > 0.0, "an acceleration limit that is not above zero"),
         ):
             if not possible.all():
                 joint = int(np.argmin(possible))
                 given = ", ".join(f"{field.name} {getattr(self, field.name)[joint]:g}" for field in fields(self))
                 raise LimitsImpossible(f"joint {joint + 1} has {what} ({given})")
-
-
-def _positive(limit: Floats) -> NDArray[np.bool_]:
-    """Return where a limit is finite and above zero."""
-    return (limit > 0.0) & (limit < np.inf)
 
 
 def narrow(*limits: JointLimits) -> JointLimits:
@@ -131,22 +117,15 @@ def refusal_text(rule: int, which: int, value: float, limit: float) -> str:
     Args:
         which: a joint, from 1, or a row of the rooms, from 0.
     """
-    if rule == OUTSIDE_BOX and which < BOX_ROOMS:
-        point, face = POINT_NAMES[which // FACES], FACE_NAMES[which % FACES]
-        return f"the {point} would be {_mm(0.0 - value)} {face} its box; allowed is {_mm(0.0 - limit)}"
-    if rule in (OUTSIDE_BOX, COLLIDING):
-        part, other = _too_close(which)
-        nearest, allowed = _mm(value + CLEARANCE_M), _mm(limit + CLEARANCE_M)
-        return f"the {part} would come within {nearest} of the {other}; allowed is {allowed}"
-    return f"joint {which}: {JOINT_RULES[rule].format(value=value, limit=limit)}"
-
-
-def _too_close(which: int) -> tuple[str, str]:
-    """Return the part, and what it is too close to, of a row of the rooms."""
-    if which < FACE_ROOMS:
-        return PART_NAMES[FLOOR_PARTS[which - BOX_ROOMS]], "floor"
-    near, far = PAIRS[which - FACE_ROOMS]
-    return PART_NAMES[far], PART_NAMES[near]
+    if rule in JOINT_RULES:
+        return f"joint {which}: {JOINT_RULES[rule].format(value=value, limit=limit)}"
+    if which < BOX_ROOMS:
+        point, face = divmod(which, FACES)
+        past, allowed = _mm(0.0 - value), _mm(0.0 - limit)
+        return f"the {POINT_NAMES[point]} would be {past} {FACE_NAMES[face]} its box; allowed is {allowed}"
+    part, other = APART_NAMES[which - BOX_ROOMS]
+    nearest, allowed = _mm(value + CLEARANCE_M), _mm(limit + CLEARANCE_M)
+    return f"the {part} would come within {nearest} of the {other}; allowed is {allowed}"
 
 
 def _mm(length_m: float) -> str:
@@ -184,7 +163,7 @@ def check_setpoint(
         limits.torque_nm,
         dt_s,
     )
-    if rule != ALLOWED:
+    if rule:  # ALLOWED is 0
         raise SetpointRefused(int(rule), int(joint) + 1, float(value), float(limit))
 
 
@@ -195,7 +174,7 @@ def check_place(room_m: Floats, last_room_m: Floats) -> None:
         SetpointRefused: names the first wall at fault.
     """
     rule, which, value, limit = find_trespass(room_m, last_room_m)
-    if rule != ALLOWED:
+    if rule:  # ALLOWED is 0
         raise SetpointRefused(int(rule), int(which), float(value), float(limit))
 
 
@@ -213,7 +192,7 @@ def find_refusal(
     dt_s: float,
 ) -> tuple[int, int, float, float]:
     """Return (ALLOWED, -1, 0, 0), or the broken rule, the first joint at fault (from 0), its value and the limit."""
-    for joint in range(target_rad.shape[0]):
+    for joint in range(len(target_rad)):
         target, torque = target_rad[joint], torque_nm[joint]
         step_rad = target - last_rad[joint]
         change_rad = step_rad - last_velocity_rad_s[joint] * dt_s
@@ -241,7 +220,7 @@ def find_trespass(room_m: Floats, last_room_m: Floats, sources: int = SOURCES) -
 
     `sources` keys the compiled code's cache (see `firmware_bridge.compiled`).
     """
-    for which in range(room_m.shape[0]):
+    for which in range(len(room_m)):
         room, least = room_m[which], last_room_m[which]
         # Outside already, the arm may go wherever that leaves it no less room; NaN compares false and is refused.
         if not (room >= 0.0 or room >= least):

@@ -36,7 +36,8 @@ SOURCES = sources_of(damiao, guard, body, arm, messages)
 GRIPPER = MOTORS - 1
 FOLLOWING_SHARE = 0.1  # a jaw that moves at less of its asked-for velocity counts as blocked
 STRAY_RAD = 0.25  # a joint so far from where it is told to be is blocked, pushed, or its encoder lies
-WALL_M = 0.001  # the controller brakes so far before the guard's walls: a braking arm leaves the line a little
+# The controller brakes so far before the guard's walls: a braking arm leaves the line by some millimetres.
+WALL_M = 0.006
 # Degrees Celsius where derating begins and where it is complete; the motors trip at 100 (coil) and 120 (MOSFET).
 COIL_C, MOSFET_C = (75.0, 95.0), (90.0, 110.0)
 # How long a motor may give its torque limit before it must be down at its rated torque. No source gives the motors'
@@ -105,6 +106,7 @@ MEMORY = np.dtype(
         # What was asked for.
         ("origin", np.float64, MOTORS),  # where the line began
         ("target", np.float64, MOTORS),
+        ("passing_rad_s", np.float64, MOTORS),  # at which the target may be passed, as the stream of them goes on
         ("phase", np.int64),  # ticks since the setpoint came
         ("line_ticks", np.int64),  # of the present line
         ("expires_ns", np.int64),
@@ -181,8 +183,14 @@ def take_setpoint(memory: Record, drive: Record, target: NDArray[np.float64], ex
     """Begin the line to `target` (7,); when it has expired, or the arm may not move, nothing changes."""
     if memory["mode"] != FOLLOW or now_ns > expires_ns:
         return
-    memory["origin"][:] = memory["admitted"]
-    memory["target"][:] = target
+    streaming = now_ns <= memory["expires_ns"]
+    for motor in range(MOTORS):
+        wanted = _clip(target[motor], drive["lower_rad"][motor], drive["upper_rad"][motor])
+        passing = (wanted - memory["target"][motor]) / (drive["line_ticks"] * drive["dt_s"]) if streaming else 0.0
+        fastest = drive["velocity_rad_s"][motor]
+        memory["passing_rad_s"][motor] = _clip(passing, -fastest, fastest)
+        memory["target"][motor] = wanted
+        memory["origin"][motor] = memory["admitted"][motor]
     memory["phase"] = 0
     memory["line_ticks"] = drive["line_ticks"]
     memory["expires_ns"] = expires_ns
@@ -197,6 +205,7 @@ def begin_stow(memory: Record, drive: Record) -> None:
     memory["origin"][:] = memory["admitted"]
     memory["target"][:] = memory["admitted"]
     memory["target"][:JOINTS] = drive["rest_rad"]
+    memory["passing_rad_s"][:] = 0.0
     longest_rad = np.abs(memory["target"] - memory["origin"]).max()
     memory["phase"] = 0
     memory["line_ticks"] = max(int(np.ceil(longest_rad / (STOW_RAD_S * drive["dt_s"]))), drive["line_ticks"])
@@ -317,7 +326,7 @@ def _aim(ready: bool, now_ns: int, drive: Record, bodies: Record, memory: Record
     share = min(memory["phase"] / memory["line_ticks"], 1.0)
     for motor in range(MOTORS):
         origin = memory["origin"][motor]
-        way = _clip(memory["target"][motor], drive["lower_rad"][motor], drive["upper_rad"][motor]) - origin
+        way = memory["target"][motor] - origin
         _approach(motor, origin + way * before, way * (share - before), drive, memory)
     # What is not finite is for the guard to refuse by name.
     if np.isfinite(memory["stop"]).all() and not _stops_inside(bodies, memory):
@@ -327,6 +336,8 @@ def _aim(ready: bool, now_ns: int, drive: Record, bodies: Record, memory: Record
 @njit(cache=True)
 def _approach(motor: int, on_line: float, along: float, drive: Record, memory: Record) -> None:
     """Write one motor's next position and velocity: along the line, and back to it where limits held it off.
+
+    The target is passed no faster than the stream of setpoints goes on, so that the last one is not run over.
 
     Args:
         on_line: where on the line the last period should have ended.
@@ -339,6 +350,13 @@ def _approach(motor: int, on_line: float, along: float, drive: Record, memory: R
     velocity = along / dt_s + catch_up
     fastest, before = drive["velocity_rad_s"][motor], memory["admitted_velocity"][motor]
     velocity = _clip(velocity, -fastest, fastest)
+    way, passing = memory["target"][motor] - last, memory["passing_rad_s"][motor]
+    beyond = abs(passing) * (abs(passing) / grain + 1.0) / 2.0 * dt_s  # what braking from there takes
+    velocity = _clip(
+        velocity,
+        -_stoppable(max(-way, 0.0) + (beyond if passing < 0.0 else 0.0), grain, dt_s),
+        _stoppable(max(way, 0.0) + (beyond if passing > 0.0 else 0.0), grain, dt_s),
+    )
     velocity = _clip(
         velocity,
         -_stoppable(last - drive["lower_rad"][motor], grain, dt_s),

@@ -250,7 +250,7 @@ class ControlLoop:
         memory["stop_room_m"][:] = memory["room_m"]
         for name in ("admitted", "origin", "target"):
             memory[name][:] = inside
-        memory["admitted_velocity"][:] = 0.0
+        memory["admitted_velocity"][:], memory["passing_rad_s"][:] = 0.0, 0.0
         memory["line_ticks"], memory["blocked"], memory["expires_ns"] = 1, -1, -1
 
     def _staleness(self, now_ns: int) -> str:

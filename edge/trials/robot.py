@@ -141,7 +141,8 @@ class StationRobot:
         else:
             place = np.asarray(target.position_m, dtype=np.float64)
             joints = self._inverse(place, target.quat_wxyz)
-        if not self._workspace.contains(place):
+        here, _ = tool_pose(self._chain, self._bench.state().position_rad)
+        if not self._workspace.leads_in(here, place):
             raise OutOfReach(f"the tool at {_mm(place)} mm leaves the workspace")
         return joints
 

@@ -141,6 +141,16 @@ def test_the_velocity_of_the_line_is_fed_forward_and_ends_with_it() -> None:
 
 
 @pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_far_setpoint_is_not_run_over(side: float) -> None:
+    bench, furthest = started(), 0.0
+    for tick in range(400):
+        if tick % 8 == 0:
+            bench.ask(near(0, side * 0.9))
+        furthest = max(furthest, side * bench.run(1).loop.admitted_rad[0])
+    assert furthest <= 0.9 + 2 * ONE_STEP
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
 def test_a_far_setpoint_is_reached_and_stays_reached(side: float) -> None:
     bench = started().follow(near(0, side * 0.9), 400)
     assert bench.loop.admitted_rad[0] == pytest.approx(side * 0.9, abs=2 * ONE_STEP)
