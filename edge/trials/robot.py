@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge.arm import rotation
 from edge.messages import LONGEST_LIFE_NS, ArmState, Setpoint
-from edge.planning.kinematics import ToolChain, quat_of, reach, tool_pose
+from edge.planning.kinematics import Reach, ToolChain, quat_of, reach, tool_pose
 from edge.station import Box
 from edge.trials.recording import Recording
 from policies.interface import (
@@ -149,12 +149,20 @@ class StationRobot:
     def _inverse(self, place_m: Array, quat_wxyz: tuple[float, float, float, float]) -> Array:
         if place_m.shape != (3,) or not (np.isfinite(place_m).all() and np.isfinite(quat_wxyz).all()):
             raise OutOfReach(f"a tool target must be finite numbers, got {place_m!r} {quat_wxyz!r}")
-        found = reach(self._chain, place_m, rotation(np.asarray(quat_wxyz)), self._joints_rad)
-        if not (found.position_error_m <= REACH_TOLERANCE_M and found.rotation_error_rad <= REACH_TOLERANCE_RAD):
+        turn = rotation(np.asarray(quat_wxyz))
+        found = reach(self._chain, place_m, turn, self._joints_rad)
+        reached = found.position_error_m <= REACH_TOLERANCE_M and found.rotation_error_rad <= REACH_TOLERANCE_RAD
+        if not (reached or self._comes_back(found, turn)):
             raise OutOfReach(
                 f"the tool cannot reach {_mm(place_m)} mm: misses by {found.position_error_m * 1e3:.1f} mm"
             )
         return found.joints_rad
+
+    def _comes_back(self, found: Reach, turn: Array) -> bool:
+        """Return whether the arm stands where the tool cannot be turned so, and a target is no worse: the way back."""
+        here_m, _ = tool_pose(self._chain, self._bench.state().position_rad)
+        here = reach(self._chain, here_m, turn, self._joints_rad)
+        return REACH_TOLERANCE_M < here.position_error_m and found.position_error_m <= here.position_error_m
 
     def _observation(self, state: ArmState) -> Observation:
         place, turn = tool_pose(self._chain, state.position_rad)

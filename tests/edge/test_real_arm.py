@@ -1,0 +1,282 @@
+"""A station with a motor bus: its control process, the doctor and the command line, on emulated motors at a real socket.
+
+The clock is real here, so nothing is asserted about time.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.control.process import ControlProcess, loop_of, open_bus
+from edge.control.realtime import compile_loop
+from edge.doctor import FAILED, OK, SKIPPED, Finding, examine
+from edge.emulation.patient import EmulatedArm
+from edge.emulation.stations import make_stations
+from edge.emulation.world import World
+from edge.messages import LONGEST_LIFE_NS
+from edge.slots import ORDER, RESTART, SETPOINT, STOW, Slots
+from edge.station import Station, StationError, load_station
+from firmware_bridge.damiao import Status
+from firmware_bridge.faults import FaultScript
+from firmware_bridge.motors import EmulatedBus, MotorBank
+from firmware_bridge.transports import SeqpacketServer
+
+POSE = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])
+
+
+def make_station(folder: Path, can: str) -> Path:
+    """Write an emulated station and give it a motor bus instead of its emulation."""
+    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    station = folder / "station-1"
+    text = (station / "station.toml").read_text().split("[emulation]")[0]
+    (station / "station.toml").write_text(text + can)
+    return station
+
+
+@dataclass
+class Motors:
+    """Seven motors on ideal shafts that answer at a socket, in a thread."""
+
+    path: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+    shafts: np.ndarray = field(default_factory=lambda: np.array([*POSE, -0.5]))
+
+    def __post_init__(self) -> None:
+        arm = load_station(self.path.parent / "station-1").arm
+        self.bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
+        self.still = np.zeros(7)
+        self.bus = EmulatedBus(self.bank, lambda: (self.shafts, self.still, self.still), time.monotonic_ns)
+        self.thread = threading.Thread(target=self.serve)
+
+    def serve(self) -> None:
+        with SeqpacketServer(self.path) as server:
+            while not self.stop.is_set():
+                select.select([server], [], [], 0.02)
+                self.bank.tick(time.monotonic_ns())
+                frames = server.receive()
+                if len(frames):
+                    self.bus.send(frames)
+                    server.send(self.bus.receive())
+                stiff = self.bank.kp > 0
+                self.shafts[stiff] = self.bank.p_des[stiff]
+
+
+@pytest.fixture
+def motors(tmp_path: Path) -> Iterator[Motors]:
+    make_station(tmp_path, f'[can]\ntransport = "seqpacket"\nport = "{tmp_path}/bus"\n')
+    made = Motors(tmp_path / "bus")
+    made.thread.start()
+    while not made.path.exists():
+        time.sleep(0.01)
+    yield made
+    made.stop.set()
+    made.thread.join()
+
+
+@dataclass
+class Running:
+    """A control process in a thread."""
+
+    station: Station
+    slots: Slots
+    process: ControlProcess
+    thread: threading.Thread
+
+    def wait_for(self, what: Callable[[np.ndarray], bool]) -> np.ndarray:
+        """Return the first state for which `what` holds."""
+        for _ in range(4000):
+            number, state = self.slots.newest("state")
+            if number and what(state[0]):
+                return state[0]
+            time.sleep(0.005)
+        raise AssertionError(f"never came: {self.process.fault()} {self.process.error}")
+
+    def order(self, what: int) -> None:
+        made = np.zeros(1, dtype=ORDER)
+        made["what"] = what
+        self.slots.put("order", made)
+
+
+@pytest.fixture
+def running(motors: Motors, tmp_path: Path) -> Iterator[Running]:
+    station = load_station(tmp_path / "station-1")
+    assert station.can is not None
+    loop = loop_of(station, station.can.rate_hz)
+    compile_loop(*loop.records)
+    slots = Slots(tmp_path / "slots", create=True)
+    with open_bus(station.can) as bus:
+        process = ControlProcess(loop, bus, slots, station)
+        thread = threading.Thread(target=process.work)
+        thread.start()
+        yield Running(station, slots, process, thread)
+        process.halt()
+        process.halt()
+        thread.join()
+
+
+def test_the_arm_wakes_where_it_is_and_follows_setpoints(running: Running) -> None:
+    state = running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
+    np.testing.assert_allclose(state["position"][:6], POSE, atol=2e-3)
+    goal = np.array([*(POSE + 0.05), -0.5])
+    for _ in range(200):
+        setpoint = np.zeros(1, dtype=SETPOINT)
+        setpoint["target"][0], setpoint["expires_ns"] = goal, time.monotonic_ns() + LONGEST_LIFE_NS
+        running.slots.put("setpoint", setpoint)
+        time.sleep(0.01)
+        if np.allclose(running.slots.newest("state")[1]["position"][0, :6], goal[:6], atol=2e-3):
+            break
+    running.wait_for(lambda state: np.allclose(state["position"][:6], goal[:6], atol=2e-3))
+    assert running.process.fault() == ""
+
+
+def test_halting_stows_the_arm_damps_it_and_lets_the_motors_go(running: Running, motors: Motors) -> None:
+    running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
+    running.process.halt()
+    running.thread.join()
+    np.testing.assert_allclose(motors.shafts[:6], running.station.arm.rest_rad, atol=5e-3)
+    assert (motors.bank.status == Status.DISABLED).all()
+    assert running.process.error == ""
+
+
+def test_a_faulted_motor_damps_the_arm_until_an_order_to_restart(running: Running, motors: Motors) -> None:
+    running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
+    motors.bank.inject(2, Status.OVERLOAD)
+    running.wait_for(lambda state: state["fault"] != 0)
+    assert not motors.bank.kp.any()
+    running.order(RESTART)
+    running.wait_for(lambda state: state["fault"] == 0 and bool((state["status"] == Status.ENABLED).all()))
+    running.order(STOW)
+    running.wait_for(lambda state: np.allclose(state["position"][:6], 0.0, atol=5e-3))
+
+
+def test_a_bus_that_goes_ends_the_process_with_the_reason(running: Running, motors: Motors) -> None:
+    running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
+    motors.stop.set()
+    running.thread.join()
+    assert "the motors' watchdog damps them" in running.process.error
+
+
+def test_a_wrong_motor_is_refused_before_anything_is_enabled(motors: Motors, tmp_path: Path) -> None:
+    from firmware_bridge.registers import Register, to_word
+
+    motors.bank.set_word(4, Register.TMAX, to_word(Register.TMAX, 28.0))
+    station = load_station(tmp_path / "station-1")
+    assert station.can is not None
+    with open_bus(station.can) as bus:
+        process = ControlProcess(loop_of(station, 240.0), bus, Slots(tmp_path / "slots", create=True), station)
+        process.work()
+    assert "motor 5 (DM4310): TMAX is 28, expected 10" in process.error
+    assert not motors.bank.enabled.any()
+
+
+def findings(folder: Path, faults: str = "", confirm_motion: bool = False) -> list[Finding]:
+    def arm(station: Station) -> EmulatedArm:
+        patient = EmulatedArm(station)
+        if faults:
+            world = World(station, 1, FaultScript.parse(faults))
+            patient._world, patient.bus = world, world.bus
+        return patient
+
+    return list(examine(folder, confirm_motion, arm))
+
+
+@pytest.fixture
+def emulated(tmp_path: Path) -> Path:
+    make_stations(tmp_path, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    return tmp_path / "station-1"
+
+
+def test_the_doctor_finds_a_sound_arm_sound(emulated: Path) -> None:
+    found = findings(emulated, confirm_motion=True)
+    assert {finding.outcome for finding in found if "limit" not in finding.check and "lock" not in finding.check} == {
+        OK
+    }
+    assert [finding.check for finding in found][-1] == "gravity"
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "detail", "remedy"),
+    [
+        ('kind = "wrong_part"\nmotor = 2', "motor 2 (DM4340)", "GR is 48", "another motor is fitted"),
+        ('kind = "wrong_scale"\nmotor = 3', "motor 3 (DM4340)", "VMAX is 8", "maker's tool"),
+        ('kind = "watchdog_off"\nmotor = 4', "motor 4 (DM4310)", "TIMEOUT is 0", "maker's tool"),
+        ('kind = "wrong_mode"\nmotor = 5', "motor 5 (DM4310)", "CTRL_MODE is 2", "maker's tool"),
+        ('kind = "drop"', "bitrate", "no motor answers", "termination"),
+    ],
+)
+def test_the_doctor_names_what_is_wrong_and_what_to_do(
+    emulated: Path, fault: str, check: str, detail: str, remedy: str
+) -> None:
+    failed = [finding for finding in findings(emulated, f"[[fault]]\n{fault}\n") if finding.outcome == FAILED]
+    assert any(finding.check == check and detail in finding.detail and remedy in finding.remedy for finding in failed)
+
+
+def test_the_doctor_moves_nothing_without_leave(emulated: Path) -> None:
+    last = findings(emulated)[-1]
+    assert (last.check, last.outcome) == ("gravity", SKIPPED)
+    assert "--confirm-motion" in last.remedy
+
+
+def test_the_doctor_says_that_a_port_is_missing(tmp_path: Path) -> None:
+    folder = make_station(tmp_path, '[can]\ntransport = "slcan"\nadapter = "damiao"\nport = "/nowhere"\n')
+    found = list(examine(folder, False))
+    assert ("port", FAILED) in [(finding.check, finding.outcome) for finding in found]
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli", "doctor", str(folder), "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)[-1]["outcome"] == SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("can", "message"),
+    [
+        ("", "wants one of"),
+        ('[can]\ntransport = "wifi"\nport = "x"\n', "known: socketcan"),
+        ('[can]\ntransport = "slcan"\nport = "x"\n', "can.adapter is for slcan"),
+        ('[can]\ntransport = "usb2can"\nport = "x"\nadapter = "damiao"\n', "can.adapter is for slcan"),
+        ('[can]\ntransport = "socketcan"\nport = "can0"\nrate_hz = 2000\n', "can.rate_hz"),
+        ('[can]\ntransport = "socketcan"\nport = "can0"\n[emulation]\nseed = 1\n', "wants one of"),
+    ],
+)
+def test_a_motor_bus_that_makes_no_sense_is_refused(tmp_path: Path, can: str, message: str) -> None:
+    with pytest.raises(StationError, match=message):
+        load_station(make_station(tmp_path, can))
+
+
+def test_a_real_arm_is_moved_only_with_leave(tmp_path: Path) -> None:
+    folder = make_station(tmp_path, '[can]\ntransport = "socketcan"\nport = "can0"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli", "run", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--confirm-motion" in done.stderr
+
+
+def test_a_mocked_station_wakes_and_is_stowed_when_it_is_stopped(tmp_path: Path) -> None:
+    folder = make_station(tmp_path, '[can]\ntransport = "socketcan"\nport = "can0"\n')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge.cli", "run", str(folder), "--mock"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "awake at its measured pose" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    lines += process.stderr.readlines()
+    assert process.wait() == 0, "".join(lines)
+    assert any("periods at" in line for line in lines)
