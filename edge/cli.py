@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -80,11 +81,13 @@ def doctor(
     from edge.doctor import FAILED, examine
 
     findings = []
+    claim = _claim(folder, mock)
     for finding in examine(folder, confirm_motion, _emulated_arm(folder, mock)):
         findings.append(finding)
         if not as_json:
             remedy = f": {finding.remedy}" if finding.remedy else ""
             print(f"{finding.outcome:8} {finding.check:18} {finding.detail}{remedy}")
+    claim.close()
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     if any(finding.outcome == FAILED for finding in findings):
@@ -158,6 +161,23 @@ def _emulated_arm(folder: Path, mock: bool) -> Callable[[Station], Patient] | No
     return EmulatedArm
 
 
+def _claim(folder: Path, mock: bool) -> ExitStack:
+    """Keep other processes from a real arm until closed."""
+    from edge.slots import ArmTaken, claim_arm
+    from edge.station import StationError, load_station
+
+    claim = ExitStack()
+    try:
+        station = load_station(folder)
+        if station.can is not None and not mock:
+            claim.enter_context(claim_arm(station.name))
+    except (StationError, CalibrationError):
+        pass  # the doctor says why
+    except ArmTaken as error:
+        _refuse(str(error))
+    return claim
+
+
 def _watch(folder: Path, station: Station, mock: bool) -> int:
     """Show the joints until Ctrl-C; no motor is enabled."""
     from rich.live import Live
@@ -171,7 +191,7 @@ def _watch(folder: Path, station: Station, mock: bool) -> int:
     assert station.can is not None
     try:
         patient: Patient = emulated(station) if emulated is not None else RealArm(open_bus(station.can))
-        with Live(refresh_per_second=5) as live:
+        with _claim(folder, mock), Live(refresh_per_second=5) as live:
             while True:
                 live.update(table(station, read_feedback(patient, motors_of(station))))
                 time.sleep(LOOK_S)

@@ -12,6 +12,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +20,10 @@ from typing import Protocol
 import numpy as np
 
 from calibration.records import CalibrationError
+from edge.control.kernel import step
 from edge.control.loop import ControlError, ControlLoop
 from edge.control.process import enable, loop_of, motors_of, open_bus
+from edge.control.realtime import PRIORITY
 from edge.messages import MOTORS
 from edge.station import Can, Station, StationError, load_station
 from firmware_bridge.damiao import (
@@ -32,7 +35,7 @@ from firmware_bridge.damiao import (
     decode_feedback,
     special_frames,
 )
-from firmware_bridge.frames import BridgeError, CanBus
+from firmware_bridge.frames import FRAME_BYTES, BridgeError, CanBus, no_frames
 from firmware_bridge.inspection import MotorExpectation, MotorReport, inspect_motor
 from firmware_bridge.registers import Register, refresh_request
 from policies.interface import JOINTS, Array
@@ -111,7 +114,10 @@ def examine(
         yield Finding("adapter", FAILED, str(error))
         return
     yield Finding("adapter", OK, "emulated motors" if emulated is not None else f"{_can(station).port} is open")
-    yield from _motors(station, patient, confirm_motion)
+    try:
+        yield from _motors(station, patient, confirm_motion)
+    except BridgeError as error:
+        yield Finding("bus", FAILED, str(error), "check power and emergency stop, cable and termination")
 
 
 def _can(station: Station) -> Can:
@@ -120,11 +126,11 @@ def _can(station: Station) -> Can:
 
 
 def _limits() -> Iterator[Finding]:
-    priority = resource.getrlimit(resource.RLIMIT_RTPRIO)[1]
+    priority = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
     unlimited = priority == resource.RLIM_INFINITY or os.geteuid() == 0
     yield (
         Finding("real-time limits", OK, "real-time scheduling is allowed")
-        if unlimited or priority > 0
+        if unlimited or priority >= PRIORITY
         else Finding(
             "real-time limits", WARNING, "no real-time scheduling: periods may begin milliseconds late",
             "`LimitRTPRIO=90` in the service, or `rtprio 90` in /etc/security/limits.conf",
@@ -187,7 +193,7 @@ def _motors(station: Station, patient: Patient, confirm_motion: bool) -> Iterato
 def _motor(report: MotorReport) -> Iterator[Finding]:
     motor, values = report.expectation, report.values
     for finding in report.findings:
-        detail, _, remedy = finding.removeprefix(f"{motor.name}: ").rpartition(": ")
+        detail, _, remedy = finding.removeprefix(f"{motor.name}: ").partition(": ")
         yield Finding(motor.name, FAILED, detail, remedy)
     if not report.findings:
         gear = MOTOR_TYPES[motor.motor_type].gear_ratio
@@ -264,6 +270,9 @@ def sag_test(station: Station, patient: Patient) -> Finding:
     """Hold the arm by gravity compensation alone for a second and say how far it sank or rose."""
     loop = loop_of(station, CHECK_HZ)
     loop.stay_limp()
+    # Compiled now: enabled motors wait for 0.4 s only.
+    drives, bodies, memories = (record.copy() for record in loop.records)
+    step(no_frames(), 0, drives, bodies, memories, np.zeros((MOTORS, FRAME_BYTES), dtype=np.uint8))
     try:
         enable(loop, patient.bus, lambda: patient.wait(0.05), patient.now_ns())
         begin = loop.admitted_rad
@@ -275,7 +284,8 @@ def sag_test(station: Station, patient: Patient) -> Finding:
     except (BridgeError, ControlError) as error:
         return Finding("gravity", FAILED, str(error))
     finally:
-        patient.bus.send(special_frames(station.arm.esc_ids, Special.DISABLE))
+        with suppress(BridgeError):
+            patient.bus.send(special_frames(station.arm.esc_ids, Special.DISABLE))
     if fault:
         return Finding("gravity", FAILED, fault)
     joint = int(np.argmax(np.abs(moved_rad)))

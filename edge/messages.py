@@ -12,8 +12,8 @@ from policies.interface import Array
 
 CONTROL_HZ = 240.0
 MOTORS = 7  # six joints and the gripper
-# No setpoint is followed for longer, whatever expiry it brings: one and a half periods of the policy. With the 50 ms
-# that braking from full speed takes, an arm whose policy is gone stands within 0.1 s.
+# No setpoint is followed for longer, whatever expiry it brings: one and a half periods of the policy. With the at
+# most 50 ms that braking from full speed takes, an arm whose policy is gone stands within 0.1 s.
 LONGEST_LIFE_NS = 50_000_000
 
 

@@ -9,9 +9,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,6 @@ class Slots:
             raise SlotsMissing(f"no control process runs at this station ({path} is missing)") from error
         try:
             if create:
-                os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, 8 * words)
             if os.fstat(descriptor).st_size != 8 * words:
                 raise SlotsMissing(f"{path} was made by another version; start the control process again")
@@ -86,6 +88,8 @@ class Slots:
         finally:
             os.close(descriptor)
         everything = np.frombuffer(self._memory, dtype=np.uint64)
+        if create:
+            everything[:] = 0
         self._words = {}
         at = 0
         for name, dtype in LAYOUT:
@@ -106,6 +110,27 @@ class Slots:
         dtype = dict(LAYOUT)[name]
         value = np.zeros(1, dtype=dtype)
         return int(fetch(self._words[name], value.view(np.uint64))), value
+
+
+class ArmTaken(Exception):
+    """Another process moves or examines this arm."""
+
+
+@contextmanager
+def claim_arm(station: str) -> Iterator[None]:
+    """Keep every other process of this user from the arm.
+
+    Raises:
+        ArmTaken: one has it.
+    """
+    with open(slots_path(station).with_suffix(".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ArmTaken(
+                f"another process has the arm of {station}: stop `enpire-edge run` or the doctor first"
+            ) from error
+        yield
 
 
 def slots_path(station: str) -> Path:

@@ -23,6 +23,7 @@ LOG = logging.getLogger("edge.supervisor")
 PR_SET_PDEATHSIG = 1
 CONFIGURATION_REFUSED = 2
 CANNOT_START = 127  # as a shell says it
+HURRY_S = 2.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child may only call, not load
 
@@ -145,6 +146,8 @@ def _stop(children: Sequence[_Child], grace_s: float) -> None:
             continue
         child.process.terminate()
         if not _gone(child.process, grace_s):
+            child.process.terminate()  # a control process that stows takes the second one as "at once"
+        if not _gone(child.process, HURRY_S):
             LOG.warning("%s did not end within %g s, or a second signal came; killing it", child.name, grace_s)
             child.process.kill()
             child.process.wait()

@@ -46,7 +46,7 @@ PEAK_S = 10.0
 STOW_RAD_S = 0.5  # the joint with the longest way; the others arrive with it
 ROUNDING = 1.0 - 1e-9  # keeps a torque that was scaled to its bound from being rounded above it
 # Fault codes above the guard's.
-MOTOR_SILENT, MOTOR_STATUS, NOT_ENCODABLE, STRAYED, OVERHEATED = 16, 17, 18, 19, 20
+MOTOR_SILENT, MOTOR_STATUS, NOT_ENCODABLE, STRAYED, OVERHEATED, NOT_WOKEN = 16, 17, 18, 19, 20, 21
 DISABLED, ENABLED = 0, 1
 FOLLOW, HOLD, STOW, DAMP = 0, 1, 2, 3  # what the arm does; HOLD and DAMP wait to be cleared
 
@@ -302,7 +302,7 @@ def _watch(drive: Record, memory: Record) -> bool:
             _latch(memory, DAMP, STRAYED, joint, stray_rad, STRAY_RAD)
             return False
     for motor in range(MOTORS):
-        if memory["strain"][motor] >= 1.0 and memory["fault"] == ALLOWED:
+        if memory["strain"][motor] >= 1.0 and memory["mode"] < STOW:
             _latch(memory, FOLLOW, OVERHEATED, motor, float(memory["temperature"][motor, 1]), 0.0)
             begin_stow(memory, drive)
     return ready

@@ -26,6 +26,7 @@ from edge.control.kernel import (
     MOTOR_SILENT,
     MOTOR_STATUS,
     NOT_ENCODABLE,
+    NOT_WOKEN,
     OVERHEATED,
     STRAYED,
     begin_stow,
@@ -104,6 +105,23 @@ class ControlLoop:
         Raises:
             ControlError: a motor did not answer or has latched an error, or a joint stands outside its limits.
         """
+        before, zero_before_rad = self._memory.copy(), self._drive["zero_rad"].copy()
+        try:
+            self._take_measured(feedback, now_ns)
+        except ControlError:
+            # The motors are disarmed now, or are not what they were: nothing may move as if they were well.
+            self._memory[:], self._drive["zero_rad"] = before, zero_before_rad
+            self._memory["mode"], self._memory["fault"] = DAMP, NOT_WOKEN
+            raise
+        self._started = True
+        return special_frames(self._arm.esc_ids, Special.ENABLE)
+
+    def _take_measured(self, feedback: Frames, now_ns: int) -> None:
+        """Read where the disarmed motors are and make that the pose to hold.
+
+        Raises:
+            ControlError: see `start`.
+        """
         self._memory[:] = np.zeros(1, dtype=MEMORY)
         memory, drive = self._memory[0], self._drive[0]
         decode_samples(
@@ -134,8 +152,6 @@ class ControlLoop:
         memory["position"][:] = (memory["sample"][:, 0] - drive["zero_rad"]) * drive["direction"]
         memory["sampled_ns"] = now_ns
         self._hold_measured()
-        self._started = True
-        return special_frames(self._arm.esc_ids, Special.ENABLE)
 
     def step(self, feedback: Frames, now_ns: int) -> Frames:
         """Run one control period on the frames that came since the last, and return the commands, (7, 16).
@@ -272,6 +288,8 @@ def fault_text(memory: np.void) -> str:
         return (
             f"{_name(motor)} is {value:.2f} rad from where it is told to be: blocked, pushed, or its encoder is wrong"
         )
+    if fault == NOT_WOKEN:
+        return "the arm could not be enabled: probe the motors and start again once what was said is cured"
     if fault == OVERHEATED:
         return f"{_name(motor)} is too hot (coil {value:.0f} C) or gave too much torque for too long: the arm is stowed"
     if fault == NOT_ENCODABLE:

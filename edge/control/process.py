@@ -2,9 +2,11 @@
 
 - Before anything is enabled every motor must be the right part with the right scales, mode and watchdog.
 - The arm starts at its measured pose: gravity compensation first, then stiffness.
-- A fault is never cured by itself: an order to clear or to restart comes from outside.
-- Every end stows the arm and damps it there; where it cannot be stowed it is damped where it is. A second signal skips
-  the stowing. Should this process be killed, the motors' own watchdog damps them.
+- A fault is never cured by itself: an order to clear or to restart comes from outside, and an arm whose bus went is not
+  woken again before a person has looked.
+- Every end stows the arm and damps it there. Where it cannot be stowed it is damped where it is for a moment and let
+  go, which is said: the windings brake it then, and it sinks. A second signal skips the stowing. Should this process
+  be killed, the motors' own watchdog damps them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +25,8 @@ import numpy as np
 
 from calibration.records import CalibrationError
 from edge.control.loop import ControlError, ControlLoop
-from edge.control.realtime import AT_REST, BUS_GONE, DONE, ORDERED, RUN, claim_real_time, compile_loop, run
-from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, Slots, slots_path
+from edge.control.realtime import AT_REST, BUS_GONE, ORDERED, RUN, claim_real_time, compile_loop, run
+from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, ArmTaken, Slots, claim_arm, slots_path
 from edge.station import Can, Station, StationError, load_station
 from firmware_bridge.damiao import Special, special_frames
 from firmware_bridge.frames import BridgeError, BusGone, CanBus
@@ -38,6 +41,7 @@ STOW_LIMIT_S = 12.0  # the longest way at stowing speed takes 7.3 s
 DAMPED_S = 0.5  # for the arm to settle before the motors are let go
 PATIENCE_S = 30.0  # for the bus to appear
 LOOK_S = 0.1
+AT_REST_RAD = 0.1
 
 
 class ControlProcess:
@@ -48,7 +52,7 @@ class ControlProcess:
         self._runs = np.zeros(1, dtype=RUN)
         self._slots = [slots.words(name) for name in ("setpoint", "order", "state")]
         self._values = [np.zeros(1, dtype=dtype) for dtype in (SETPOINT, ORDER, STATE)]
-        self._in_a_hurry = False
+        self._halts = 0
         self.error = ""
 
     def wake(self) -> None:
@@ -63,7 +67,7 @@ class ControlProcess:
 
     def halt(self) -> None:
         """Ask for the end: stow, then damp; a second time damps at once."""
-        self._in_a_hurry = bool(self._runs["halt"][0])
+        self._halts += 1
         self._runs["halt"] = 1
 
     def fault(self) -> str:
@@ -75,6 +79,8 @@ class ControlProcess:
         try:
             for refusal in claim_real_time():
                 LOG.warning("%s", refusal)
+            if self._halts:
+                return
             self.wake()
             LOG.info("%s: awake at its measured pose", self._station.name)
             while (why := self._go()) == ORDERED or why == AT_REST:
@@ -84,6 +90,10 @@ class ControlProcess:
             self._say_how_it_went()
         except (BridgeError, ControlError) as error:
             self.error = str(error)
+        except Exception:
+            LOG.exception("the control loop failed; the arm is let go")
+            self.error = "the control loop failed, see above"
+            self._let_go()
 
     def _go(self, most_s: float = 0.0) -> int:
         rate_hz = 1.0 / float(self._loop.records[0]["dt_s"][0])
@@ -94,6 +104,8 @@ class ControlProcess:
         try:
             if what == CLEAR:
                 self._loop.clear()
+            elif what == RESTART and not self._loop.damped:
+                LOG.error("not restarted: the arm is not damped, and waking it would drop it; stow it first")
             elif what == RESTART:
                 self.wake()
             elif what == STOW:
@@ -107,13 +119,24 @@ class ControlProcess:
             raise BusGone("the bus is gone; the motors' watchdog damps them: see that the adapter is plugged in and up")
         self._loop.stow()
         stowed_by = time.monotonic() + STOW_LIMIT_S
-        while not (self._loop.damped or self._in_a_hurry) and time.monotonic() < stowed_by:
+        while not (self._loop.damped or self._halts > 1) and time.monotonic() < stowed_by:
             self._runs["halt"] = 0
             if self._go(LOOK_S) == BUS_GONE:
                 raise BusGone("the bus went while the arm was being stowed; the motors' watchdog damps them")
         self._loop.damp()
         self._runs["halt"] = 0
-        if self._go(DAMPED_S) == DONE:
+        if not self._is_at_rest():
+            LOG.warning("the arm could not be stowed: it sinks when its motors are let go, support it")
+        if self._go(DAMPED_S) != BUS_GONE:
+            self._let_go()
+
+    def _is_at_rest(self) -> bool:
+        memory, drive = (record[0] for record in self._loop.records[::2][::-1])
+        away_rad = memory["position"][: len(drive["rest_rad"])] - drive["rest_rad"]
+        return bool(np.abs(away_rad).max() <= AT_REST_RAD)
+
+    def _let_go(self) -> None:
+        with suppress(BridgeError):  # a bus that is gone leaves it to the motors' watchdog
             self._bus.send(special_frames(self._station.arm.esc_ids, Special.DISABLE))
 
     def _say_how_it_went(self) -> None:
@@ -173,7 +196,7 @@ def open_bus(can: Can) -> WireBus:
 
 
 def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -> int:
-    """Run the arm until `stop`; return 0, or 1 when it could not be woken or the bus went."""
+    """Run the arm until `stop`; return 0, or 2, which no restart cures, when it was not woken or the bus went."""
     assert station.can is not None
     loop = loop_of(station, station.can.rate_hz)
     compile_loop(*loop.records)
@@ -183,7 +206,7 @@ def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -
     _halt_when(stop, process, worker)
     if process.error:
         LOG.error("%s", process.error)
-        return 1
+        return 2
     return 0
 
 
@@ -216,10 +239,10 @@ def main(arguments: list[str]) -> int:
         can = station.can
         if len(arguments) > 1:
             can = replace(can, transport="seqpacket", port=arguments[1])
-        slots = Slots(slots_path(station.name), create=True)
-        with _wait_for_bus(can, stop) as bus:
+        with claim_arm(station.name), _wait_for_bus(can, stop) as bus:
+            slots = Slots(slots_path(station.name), create=True)
             return serve(station, bus, slots, stop)
-    except (StationError, CalibrationError) as error:
+    except (StationError, CalibrationError, ArmTaken) as error:
         LOG.error("%s", error)
         return 2
     except (BridgeError, ControlError, OSError) as error:  # a new start may find it cured

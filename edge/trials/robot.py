@@ -33,6 +33,7 @@ from policies.interface import (
 
 PERIOD_NS = round(1e9 / POLICY_HZ)
 REACH_TOLERANCE_M, REACH_TOLERANCE_RAD = 0.002, 0.05
+WAY_BACK_M = 0.01  # the first step of a way back up and in may reach a little less
 JPEG_QUALITY = 80
 
 
@@ -162,7 +163,9 @@ class StationRobot:
         """Return whether the arm stands where the tool cannot be turned so, and a target is no worse: the way back."""
         here_m, _ = tool_pose(self._chain, self._bench.state().position_rad)
         here = reach(self._chain, here_m, turn, self._joints_rad)
-        return REACH_TOLERANCE_M < here.position_error_m and found.position_error_m <= here.position_error_m
+        return (
+            here.position_error_m > REACH_TOLERANCE_M and found.position_error_m <= here.position_error_m + WAY_BACK_M
+        )
 
     def _observation(self, state: ArmState) -> Observation:
         place, turn = tool_pose(self._chain, state.position_rad)

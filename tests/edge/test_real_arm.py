@@ -1,4 +1,4 @@
-"""A station with a motor bus: its control process, the doctor and the command line, on emulated motors at a real socket.
+"""A station with a motor bus: its control process, the doctor and the commands, on emulated motors at a real socket.
 
 The clock is real here, so nothing is asserted about time.
 """
@@ -158,7 +158,7 @@ def test_a_faulted_motor_damps_the_arm_until_an_order_to_restart(running: Runnin
     running.order(RESTART)
     running.wait_for(lambda state: state["fault"] == 0 and bool((state["status"] == Status.ENABLED).all()))
     running.order(STOW)
-    running.wait_for(lambda state: np.allclose(state["position"][:6], 0.0, atol=5e-3))
+    running.wait_for(lambda state: np.allclose(state["position"][:6], running.station.arm.rest_rad, atol=5e-3))
 
 
 def test_a_bus_that_goes_ends_the_process_with_the_reason(running: Running, motors: Motors) -> None:
