@@ -21,8 +21,8 @@ import numpy as np
 
 from calibration.records import CalibrationError
 from edge.control.kernel import step
-from edge.control.loop import ControlError, ControlLoop
-from edge.control.process import enable, loop_of, motors_of, open_bus
+from edge.control.loop import ControlError, ControlLoop, loop_of
+from edge.control.process import enable, motors_of, open_bus
 from edge.control.realtime import PRIORITY
 from edge.messages import MOTORS
 from edge.station import Can, Station, StationError, load_station

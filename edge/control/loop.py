@@ -34,6 +34,7 @@ from edge.control.kernel import (
     take_setpoint,
 )
 from edge.messages import CONTROL_HZ, LONGEST_LIFE_NS, MOTORS, ArmState, Setpoint
+from edge.station import Station
 from firmware_bridge.body import FACE_ROOMS, measure_room
 from firmware_bridge.damiao import Special, Status, decode_samples, scales, special_frames, status_name
 from firmware_bridge.frames import FRAME_BYTES, Frames
@@ -272,6 +273,19 @@ class ControlLoop:
     def _staleness(self, now_ns: int) -> str:
         age_ns = now_ns - int(self._memory["sampled_ns"][0])
         return "" if age_ns <= STALE_NS else f"the newest measurement is {age_ns / 1e6:.0f} ms old"
+
+
+def loop_of(station: Station, rate_hz: float = CONTROL_HZ) -> ControlLoop:
+    """Return the control loop of a station's arm."""
+    return ControlLoop(
+        station.arm,
+        station.limits,
+        zero_offsets_rad=station.calibration.joint_zero_rad,
+        payload=station.payload,
+        gravity_factor=station.calibration.gravity_factor,
+        body=station.body,
+        control_hz=rate_hz,
+    )
 
 
 def fault_text(memory: np.void) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.records import CalibrationError
-from edge.control.loop import ControlError, ControlLoop
+from edge.control.loop import ControlError, ControlLoop, loop_of
 from edge.control.realtime import AT_REST, BUS_GONE, ORDERED, RUN, claim_real_time, compile_loop, run
 from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, ArmTaken, Slots, claim_arm, slots_path
 from edge.station import Can, Station, StationError, load_station
@@ -165,19 +165,6 @@ def motors_of(station: Station) -> tuple[MotorExpectation, ...]:
     """Return what the motors of a station's arm must be."""
     arm = station.arm
     return expectations(arm.motor_types, arm.esc_ids, arm.mst_ids)
-
-
-def loop_of(station: Station, rate_hz: float) -> ControlLoop:
-    """Return the control loop of a station's arm."""
-    return ControlLoop(
-        station.arm,
-        station.limits,
-        zero_offsets_rad=station.calibration.joint_zero_rad,
-        payload=station.payload,
-        gravity_factor=station.calibration.gravity_factor,
-        body=station.body,
-        control_hz=rate_hz,
-    )
 
 
 def open_bus(can: Can) -> WireBus:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from edge.control.loop import ControlLoop
+from edge.control.loop import loop_of
 from edge.emulation.world import World
 from edge.messages import CONTROL_HZ, ArmState, Setpoint
 from edge.perception.tee import Image, find_blob, find_tee
@@ -30,14 +30,7 @@ class EmulatedBench:
         self._pace = pace
         self._wall_from_s = time.monotonic()
         self._station_from_s = 0.0
-        self._control = ControlLoop(
-            station.arm,
-            station.limits,
-            zero_offsets_rad=station.calibration.joint_zero_rad,
-            payload=station.payload,
-            gravity_factor=station.calibration.gravity_factor,
-            body=station.body,
-        )
+        self._control = loop_of(station)
         self.power_up()
 
     def power_up(self) -> None:

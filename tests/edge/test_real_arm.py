@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.control.process import ControlProcess, loop_of, open_bus
+from edge.control.loop import loop_of
+from edge.control.process import ControlProcess, open_bus
 from edge.control.realtime import compile_loop
 from edge.doctor import FAILED, OK, SKIPPED, Finding, examine
 from edge.emulation.patient import EmulatedArm
@@ -145,9 +146,11 @@ def test_halting_stows_the_arm_damps_it_and_lets_the_motors_go(running: Running,
     running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
     running.process.halt()
     running.thread.join()
-    if not running.process.fault():  # on a busy machine the motors' thread may have been silent for too long
-        np.testing.assert_allclose(motors.shafts[:6], running.station.arm.rest_rad, atol=5e-3)
+    assert not motors.bank.enabled.any()
+    if "has not answered" in running.process.fault() or "communication lost" in running.process.fault():
+        pytest.skip(f"the machine was too busy for the emulated motors to answer: {running.process.fault()}")
     assert (motors.bank.status == Status.DISABLED).all()
+    np.testing.assert_allclose(motors.shafts[:6], running.station.arm.rest_rad, atol=5e-3)
     assert running.process.error == ""
 
 
