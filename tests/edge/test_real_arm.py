@@ -6,14 +6,14 @@ The clock is real here, so nothing is asserted about time.
 from __future__ import annotations
 
 import json
-import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +31,8 @@ from edge.slots import ORDER, RESTART, SETPOINT, STOW, Slots
 from edge.station import Station, StationError, load_station
 from firmware_bridge.damiao import Status
 from firmware_bridge.faults import FaultScript
-from firmware_bridge.motors import EmulatedBus, MotorBank
-from firmware_bridge.transports import SeqpacketServer
 
+IDEAL_MOTORS = Path(__file__).with_name("ideal_motors.py")
 POSE = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])
 
 
@@ -46,44 +45,42 @@ def make_station(folder: Path, can: str) -> Path:
     return station
 
 
-@dataclass
 class Motors:
-    """Seven motors on ideal shafts that answer at a socket, in a thread."""
+    """Seven motors on ideal shafts that answer at `path`, in a process of their own; see ideal_motors.py."""
 
-    path: Path
-    stop: threading.Event = field(default_factory=threading.Event)
-    shafts: np.ndarray = field(default_factory=lambda: np.array([*POSE, -0.5]))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection, theirs = Pipe()
+        with theirs:
+            command = [sys.executable, IDEAL_MOTORS, path.parent / "station-1", path, theirs.fileno()]
+            self._process = subprocess.Popen([str(part) for part in command], pass_fds=[theirs.fileno()])
+        assert self._connection.recv() == "ready"
 
-    def __post_init__(self) -> None:
-        arm = load_station(self.path.parent / "station-1").arm
-        self.bank = MotorBank(arm.motor_types, arm.esc_ids, arm.mst_ids)
-        self.still = np.zeros(7)
-        self.bus = EmulatedBus(self.bank, lambda: (self.shafts, self.still, self.still), time.monotonic_ns)
-        self.thread = threading.Thread(target=self.serve)
+    def read(self, name: str) -> np.ndarray:
+        """Return an array of the motors."""
+        return self._ask("read", name)
 
-    def serve(self) -> None:
-        with SeqpacketServer(self.path) as server:
-            while not self.stop.is_set():
-                select.select([server], [], [], 0.02)
-                self.bank.tick(time.monotonic_ns())
-                frames = server.receive()
-                if len(frames):
-                    self.bus.send(frames)
-                    server.send(self.bus.receive())
-                stiff = self.bank.kp > 0
-                self.shafts[stiff] = self.bank.p_des[stiff]
+    def call(self, name: str, *arguments: object) -> None:
+        """Call a method of the motors."""
+        self._ask("call", name, *arguments)
+
+    def close(self) -> None:
+        """End them, and with them the bus."""
+        self._connection.close()
+        self._process.wait()
+
+    def _ask(self, *order: object) -> np.ndarray:
+        self._connection.send(order)
+        answer: np.ndarray = self._connection.recv()
+        return answer
 
 
 @pytest.fixture
 def motors(tmp_path: Path) -> Iterator[Motors]:
     make_station(tmp_path, f'[can]\ntransport = "seqpacket"\nport = "{tmp_path}/bus"\n')
     made = Motors(tmp_path / "bus")
-    made.thread.start()
-    while not made.path.exists():
-        time.sleep(0.01)
     yield made
-    made.stop.set()
-    made.thread.join()
+    made.close()
 
 
 @dataclass
@@ -146,19 +143,17 @@ def test_halting_stows_the_arm_damps_it_and_lets_the_motors_go(running: Running,
     running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
     running.process.halt()
     running.thread.join()
-    assert not motors.bank.enabled.any()
-    if "has not answered" in running.process.fault() or "communication lost" in running.process.fault():
-        pytest.skip(f"the machine was too busy for the emulated motors to answer: {running.process.fault()}")
-    assert (motors.bank.status == Status.DISABLED).all()
-    np.testing.assert_allclose(motors.shafts[:6], running.station.arm.rest_rad, atol=5e-3)
+    assert running.process.fault() == ""
+    assert (motors.read("status") == Status.DISABLED).all()
+    np.testing.assert_allclose(motors.read("shafts")[:6], running.station.arm.rest_rad, atol=5e-3)
     assert running.process.error == ""
 
 
 def test_a_faulted_motor_damps_the_arm_until_an_order_to_restart(running: Running, motors: Motors) -> None:
     running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
-    motors.bank.inject(2, Status.OVERLOAD)
+    motors.call("inject", 2, Status.OVERLOAD)
     running.wait_for(lambda state: state["fault"] != 0)
-    assert not motors.bank.kp.any()
+    assert not motors.read("kp").any()
     running.order(RESTART)
     running.wait_for(lambda state: state["fault"] == 0 and bool((state["status"] == Status.ENABLED).all()))
     running.order(STOW)
@@ -167,7 +162,7 @@ def test_a_faulted_motor_damps_the_arm_until_an_order_to_restart(running: Runnin
 
 def test_a_bus_that_goes_ends_the_process_with_the_reason(running: Running, motors: Motors) -> None:
     running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
-    motors.stop.set()
+    motors.close()
     running.thread.join()
     assert "the motors' watchdog damps them" in running.process.error
 
@@ -175,14 +170,14 @@ def test_a_bus_that_goes_ends_the_process_with_the_reason(running: Running, moto
 def test_a_wrong_motor_is_refused_before_anything_is_enabled(motors: Motors, tmp_path: Path) -> None:
     from firmware_bridge.registers import Register, to_word
 
-    motors.bank.set_word(4, Register.TMAX, to_word(Register.TMAX, 28.0))
+    motors.call("set_word", 4, Register.TMAX, to_word(Register.TMAX, 28.0))
     station = load_station(tmp_path / "station-1")
     assert station.can is not None
     with open_bus(station.can) as bus:
         process = ControlProcess(loop_of(station, 240.0), bus, Slots(tmp_path / "slots", create=True), station)
         process.work()
     assert "motor 5 (DM4310): TMAX is 28, expected 10" in process.error
-    assert not motors.bank.enabled.any()
+    assert not motors.read("enabled").any()
 
 
 def findings(folder: Path, faults: str = "", confirm_motion: bool = False) -> list[Finding]:
