@@ -23,7 +23,7 @@ LOG = logging.getLogger("edge.supervisor")
 PR_SET_PDEATHSIG = 1
 CONFIGURATION_REFUSED = 2
 CANNOT_START = 127  # as a shell says it
-HURRY_S = 2.0
+HURRY_S = 6.0  # after a second SIGTERM: a control process then lets its arm down
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child may only call, not load
 

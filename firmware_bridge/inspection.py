@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ Finding = str
 TRIES = 5
 WAITS = 20  # for one answer
 SCALE_TOLERANCE = 1e-6  # relative; a float32 is good to 6e-8
-COIL_LIMITS_C = (80.0, 200.0)  # what the firmware takes as OT_Value, the upper end excluded
+COIL_LIMITS_C = (100.0, 200.0)  # above where control derates and stows; the firmware takes less than 200 as OT_Value
 TURN_RAD = 2.0 * math.pi
 INSPECTED = (
     Register.ESC_ID,
@@ -138,8 +138,8 @@ def inspect_motor(bus: CanBus, expectation: MotorExpectation, wait: Wait) -> Mot
     return MotorReport(expectation, values, find_misfits(expectation, values))
 
 
-def inspect_arm(bus: CanBus, wanted: Sequence[MotorExpectation], wait: Wait) -> tuple[MotorReport, ...]:
-    """Inspect every motor and return the reports.
+def inspect_arm(bus: CanBus, wanted: Iterable[MotorExpectation], wait: Wait) -> tuple[MotorReport, ...]:
+    """Inspect every motor and return the reports; `wanted` is drawn one by one, as each inspection ends.
 
     Raises:
         MotorRefused: with the findings of all motors.
@@ -183,7 +183,7 @@ def _spans(expectation: MotorExpectation) -> dict[Register, _Span]:
         Register.PMAX: _near(motor.position_rad),
         Register.VMAX: _near(motor.velocity_rad_s),
         Register.TMAX: _near(motor.torque_nm),
-        Register.OT_VALUE: _Span(COIL_LIMITS_C[0], below_c, "80 up to below 200 degrees Celsius"),
+        Register.OT_VALUE: _Span(COIL_LIMITS_C[0], below_c, "100 up to below 200 degrees Celsius"),
         Register.SW_VER: _Span(0, UNWRITTEN - 1, "a version number"),
     }
     if motor.gear_ratio is not None:  # else there is nothing to compare with

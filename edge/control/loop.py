@@ -85,9 +85,8 @@ class ControlLoop:
         self._arm = arm if payload is None else arm.carrying(payload)
         self._zero_rad = np.zeros(MOTORS)
         self._zero_rad[:JOINTS] = 0.0 if zero_offsets_rad is None else zero_offsets_rad
-        self._drive = _drive(
-            self._arm, limits, arm.gravity_factor if gravity_factor is None else gravity_factor, control_hz
-        )
+        self._gravity_factor = arm.gravity_factor if gravity_factor is None else gravity_factor
+        self._drive = _drive(self._arm, limits, self._gravity_factor, control_hz)
         self._drive["coulomb_nm"][0] = arm.coulomb_nm * friction_share
         self._drive["zero_rad"][0] = self._zero_rad
         self._body = body_of(arm, 0.0, -ANYWHERE_M, ANYWHERE_M, -ANYWHERE_M[2]) if body is None else body
@@ -194,6 +193,10 @@ class ControlLoop:
     def damp(self) -> None:
         """Hold nothing but gravity from now on, as after a fault."""
         self._memory["mode"] = DAMP
+
+    def bear(self, share: float) -> None:
+        """Feed forward only a share of gravity: a damped arm sinks onto what is below it, braked by its dampers."""
+        self._drive["gravity_factor"][0] = self._gravity_factor * share
 
     @property
     def waking(self) -> bool:

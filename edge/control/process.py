@@ -4,9 +4,9 @@
 - The arm starts at its measured pose: gravity compensation first, then stiffness.
 - A fault is never cured by itself: an order to clear or to restart comes from outside, and an arm whose bus went is not
   woken again before a person has looked.
-- Every end stows the arm and damps it there. Where it cannot be stowed it is damped where it is for a moment and let
-  go, which is said: the windings brake it then, and it sinks. A second signal skips the stowing. Should this process
-  be killed, the motors' own watchdog damps them.
+- Every end stows the arm and damps it there. Where it cannot be stowed it is let down from where it is: less and less
+  of its weight is borne, and its dampers brake it. A second signal skips the stowing. Should this process be killed,
+  the motors' own watchdog damps them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 
 from calibration.records import CalibrationError
 from edge.control.loop import ControlError, ControlLoop, loop_of
-from edge.control.realtime import AT_REST, BUS_GONE, ORDERED, RUN, claim_real_time, compile_loop, run
+from edge.control.realtime import AT_REST, BUS_GONE, DONE, ORDERED, RUN, claim_real_time, compile_loop, run
 from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, ArmTaken, Slots, claim_arm, slots_path
 from edge.station import Can, Station, StationError, load_station
 from firmware_bridge.damiao import Special, special_frames
@@ -40,6 +40,8 @@ PROBE_S = 0.05
 STOW_LIMIT_S = 12.0  # the longest way at stowing speed takes 7.3 s
 DAMPED_S = 0.5  # for the arm to settle before the motors are let go
 PATIENCE_S = 30.0  # for the bus to appear
+LET_DOWN_S = 4.0
+BORNE_S = 0.01  # between the inspections of two motors
 LOOK_S = 0.1
 AT_REST_RAD = 0.1
 
@@ -62,7 +64,7 @@ class ControlProcess:
             MotorRefused: a motor is not what the arm needs.
             ControlError: a motor is silent, or the arm stands outside its limits or walls.
         """
-        inspect_arm(self._bus, motors_of(self._station), lambda: time.sleep(ANSWER_S))
+        inspect_arm(self._bus, self._motors_to_inspect(), lambda: time.sleep(ANSWER_S))
         enable(self._loop, self._bus, lambda: time.sleep(PROBE_S), time.monotonic_ns())
 
     def halt(self) -> None:
@@ -95,6 +97,16 @@ class ControlProcess:
             self.error = "the control loop failed, see above"
             self._let_go()
 
+    def _motors_to_inspect(self) -> Iterator[MotorExpectation]:
+        """Yield what each motor must be; an arm that is damped by a fault is borne on in between."""
+        for expectation in motors_of(self._station):
+            yield expectation
+            why = self._go(BORNE_S) if self._runs["ticks"][0] else DONE
+            if why == BUS_GONE:
+                raise BusGone("the bus went while the motors were being inspected")
+            if why == ORDERED:  # not lost: it is obeyed after this one
+                self._runs["order"] -= 1
+
     def _go(self, most_s: float = 0.0) -> int:
         rate_hz = 1.0 / float(self._loop.records[0]["dt_s"][0])
         self._runs["most_ticks"] = self._runs["ticks"] + round(most_s * rate_hz) if most_s else 0
@@ -125,10 +137,14 @@ class ControlProcess:
                 raise BusGone("the bus went while the arm was being stowed; the motors' watchdog damps them")
         self._loop.damp()
         self._runs["halt"] = 0
-        if not self._is_at_rest():
-            LOG.warning("the arm could not be stowed: it sinks when its motors are let go, support it")
-        if self._go(DAMPED_S) != BUS_GONE:
-            self._let_go()
+        if self._is_at_rest():
+            self._go(DAMPED_S)
+        else:
+            LOG.warning("the arm is not at its rest: it is let down where it is, within %g s", LET_DOWN_S)
+            for share in np.linspace(1.0, 0.0, round(LET_DOWN_S / LOOK_S)):
+                self._loop.bear(share)
+                self._go(LOOK_S)
+        self._let_go()
 
     def _is_at_rest(self) -> bool:
         memory, drive = (record[0] for record in self._loop.records[::2][::-1])

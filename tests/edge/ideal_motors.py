@@ -32,7 +32,7 @@ class Motors:
     def __init__(self, station: Path) -> None:
         self._arm = load_station(station).arm
         self.bank = MotorBank(self._arm.motor_types, self._arm.esc_ids, self._arm.mst_ids)
-        self.shafts = POSE.copy()
+        self.shafts, self.heard = POSE.copy(), 0  # frames
         self._bus = EmulatedBus(self.bank, lambda: (self.shafts, STILL, STILL), time.monotonic_ns)
 
     def compile(self) -> None:
@@ -52,6 +52,7 @@ class Motors:
                 self.bank.tick(time.monotonic_ns())
                 frames = server.receive()
                 if len(frames):
+                    self.heard += len(frames)
                     self._bus.send(frames)
                     server.send(self._bus.receive())
                 stiff = self.bank.kp > 0
@@ -63,7 +64,9 @@ class Motors:
         what, name, *arguments = control.recv()
         if what == "call":
             getattr(self.bank, name)(*arguments)
-        control.send(np.copy(self.shafts if name == "shafts" else getattr(self.bank, name)) if what == "read" else None)
+            control.send(None)
+        else:
+            control.send(np.copy(getattr(self if name in ("shafts", "heard") else self.bank, name)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.control.loop import loop_of
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
 from edge.emulation.world import World
@@ -20,6 +21,7 @@ from edge.planning.kinematics import chain_of
 from edge.station import Station, load_station
 from edge.tasks.push_t.task import PushT
 from edge.trials.robot import Bench, SafetyStop, StationRobot, TimeUp
+from firmware_bridge.damiao import Special, special_frames
 from policies.interface import JointTarget, OutOfReach, ToolTarget
 from policies.skills.motion import Mover
 
@@ -43,6 +45,36 @@ def here(tmp_path: Path) -> Iterator[Here]:
     robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station.workspace, 0.0)
     yield Here(station, world, bench, robot)
     world.close()
+
+
+def test_an_arm_that_is_let_down_sinks_much_slower_than_one_that_is_let_go(here: Here) -> None:
+    loop, bus, world = loop_of(here.station), here.world.bus, here.world
+    raised = np.array([0.0, 1.2, 1.2, -0.2, 0.0, 0.0])
+
+    def run(periods: int, answered: bool = True) -> float:
+        fastest = 0.0
+        for _ in range(periods):
+            world.tick()
+            if answered:
+                bus.send(loop.step(bus.receive(), world.now_ns))
+            fastest = max(fastest, float(np.abs(world.data.qvel[world._dq[:6]]).max()))
+        return fastest
+
+    def fastest_rad_s(shares: np.ndarray) -> float:
+        world.data.qpos[world._q[:6]], world.data.qvel[:] = raised, 0.0
+        bus.receive()
+        bus.send(loop.probe())
+        bus.send(loop.start(bus.receive(), world.now_ns))
+        run(240)
+        loop.damp()
+        speeds_rad_s = []
+        for share in shares:
+            loop.bear(share)
+            speeds_rad_s.append(run(24))
+        bus.send(special_frames(here.station.arm.esc_ids, Special.DISABLE))
+        return max(*speeds_rad_s, run(480, answered=False))
+
+    assert fastest_rad_s(np.linspace(1.0, 0.0, 40)) < 0.4 * fastest_rad_s(np.array([1.0]))
 
 
 def hold(robot: StationRobot, periods: int) -> None:

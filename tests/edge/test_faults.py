@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from edge.arm import load_arm
-from edge.control.kernel import DAMP, FOLLOW, HOLD
+from edge.control.kernel import DAMP, FOLLOW, HOLD, MOTOR_SILENT, MOTOR_STATUS, OVERHEATED, STRAYED
 from edge.control.loop import ControlError, ControlLoop
 from edge.messages import LONGEST_LIFE_NS, Setpoint
 from firmware_bridge import slcan
 from firmware_bridge.damiao import Special, Status, decode_command, scales, special_frames
 from firmware_bridge.faults import FaultScript, FaultyBus, MotorFaults
 from firmware_bridge.frames import FRAME_BYTES, BusFull, BusGone, BusOff, Frames, no_frames
+from firmware_bridge.guard import ALLOWED
 from firmware_bridge.inspection import MotorRefused, expectations, inspect_arm
 from firmware_bridge.motors import EmulatedBus, MotorBank
 
@@ -47,10 +48,16 @@ class Row:
     client: str = ""  # "dies": no setpoint more; "hangs": the same setpoint for ever
     at_start: bool = False
     within_ns: int = LATEST_NS  # from the fault to the safe state
+    because: int = ALLOWED  # what the arm says of it
 
 
 def motor_rows(name: str, state: str, fault: str, **more: object) -> Row:
     return Row(name, state, f'kind = "{fault}"' if " = " not in fault else fault, **more)  # type: ignore[arg-type]
+
+
+def silent_rows(name: str, fault: str) -> Row:
+    """A motor that is not heard of for 0.1 s."""
+    return motor_rows(name, DAMPS, fault, within_ns=HOLD_NS, because=MOTOR_SILENT)
 
 
 TABLE = [
@@ -58,23 +65,25 @@ TABLE = [
     Row("the policy hangs", HOLDS, client="hangs", within_ns=HOLD_NS),
     motor_rows("a third of the answers is lost", RUNS, 'kind = "drop"\nprobability = 0.33'),
     motor_rows("no answer for 90 ms", RUNS, 'kind = "drop"\nfor_s = 0.09'),
-    motor_rows("no answer from one motor", DAMPS, 'kind = "drop"\nmotor = {motor}', within_ns=HOLD_NS),
-    motor_rows("no answer at all", DAMPS, "drop", within_ns=HOLD_NS),
+    silent_rows("no answer from one motor", 'kind = "drop"\nmotor = {motor}'),
+    silent_rows("no answer at all", "drop"),
     motor_rows("answers come twice", RUNS, "duplicate"),
     motor_rows("answers come 10 ms late", RUNS, 'kind = "late"\ndelay_s = 0.01'),
-    motor_rows("answers come 1 s late", DAMPS, 'kind = "late"\ndelay_s = 1.0', within_ns=HOLD_NS),
-    motor_rows("an encoder freezes in motion", DAMPS, 'kind = "stale"\nmotor = 1'),
-    motor_rows("answers on another identifier", DAMPS, 'kind = "wrong_id"\nmotor = {motor}', within_ns=HOLD_NS),
-    motor_rows("answers in another motor's name", DAMPS, 'kind = "wrong_nibble"\nmotor = {motor}', within_ns=HOLD_NS),
-    motor_rows("answers too short", DAMPS, 'kind = "short"\nmotor = {motor}', within_ns=HOLD_NS),
+    silent_rows("answers come 1 s late", 'kind = "late"\ndelay_s = 1.0'),
+    motor_rows("an encoder freezes in motion", DAMPS, 'kind = "stale"\nmotor = 1', because=STRAYED),
+    silent_rows("answers on another identifier", 'kind = "wrong_id"\nmotor = {motor}'),
+    silent_rows("answers in another motor's name", 'kind = "wrong_nibble"\nmotor = {motor}'),
+    silent_rows("answers too short", 'kind = "short"\nmotor = {motor}'),
     motor_rows("error frames", RUNS, "error_frame"),
-    motor_rows("commands to one motor are lost", DAMPS, 'kind = "watchdog"\nmotor = {motor}', within_ns=HOLD_NS),
-    motor_rows("the controller leaves the bus", DAMPS, "bus_off", within_ns=HOLD_NS),
-    motor_rows("the adapter is unplugged", DAMPS, "unplug", within_ns=HOLD_NS),
+    silent_rows("commands to one motor are lost", 'kind = "watchdog"\nmotor = {motor}'),
+    silent_rows("the controller leaves the bus", "bus_off"),
+    silent_rows("the adapter is unplugged", "unplug"),
     motor_rows("the queue is full for 50 ms", RUNS, 'kind = "full"\nfor_s = 0.05'),
-    motor_rows("the queue stays full", DAMPS, "full", within_ns=HOLD_NS),
+    silent_rows("the queue stays full", "full"),
     *(
-        motor_rows(f"status {status:#x}", DAMPS, f'kind = "status"\nmotor = {{motor}}\nstatus = {status}')
+        motor_rows(
+            f"status {status:#x}", DAMPS, f'kind = "status"\nmotor = {{motor}}\nstatus = {status}', because=MOTOR_STATUS
+        )
         for status in (*(each.value for each in Status if each is not Status.ENABLED), 0x5)
     ),
     motor_rows(
@@ -82,10 +91,11 @@ TABLE = [
         STOWS,
         'kind = "over_temperature"\nmotor = {motor}\nc_per_s = 64.0\nfor_s = 1.03',
         within_ns=10**10,
+        because=OVERHEATED,
     ),
-    motor_rows("an encoder jumps by a turn", DAMPS, 'kind = "boot_offset"\nmotor = {joint}'),
+    motor_rows("an encoder jumps by a turn", DAMPS, 'kind = "boot_offset"\nmotor = {joint}', because=STRAYED),
     motor_rows("an encoder woke up a turn off", RUNS, 'kind = "boot_offset"\nmotor = {joint}', at_start=True),
-    motor_rows("a joint is blocked", DAMPS, 'kind = "stall"\nmotor = 1'),
+    motor_rows("a joint is blocked", DAMPS, 'kind = "stall"\nmotor = 1', because=STRAYED),
     motor_rows("the jaw is blocked", RUNS, 'kind = "stall"\nmotor = 7'),
     motor_rows("the jaw slips", RUNS, "slip"),
     motor_rows("garbage between serial frames", RUNS, 'kind = "serial_garbage"\nprobability = 0.2'),
@@ -220,6 +230,7 @@ def test_every_fault_ends_in_its_safe_state(row: Row) -> None:
         assert row.at_start or follows(rig)  # it was well until then
         reached = run(rig, row)
         assert reached is not None, rig.loop.fault
+        assert rig.loop.records[2]["fault"][0] == row.because, rig.loop.fault
         assert row.state == RUNS or 0 <= reached - rig.fault_ns <= row.within_ns + TICK_NS
 
 
