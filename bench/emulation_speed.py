@@ -74,7 +74,7 @@ def _run(folder: Path, trials: int) -> list[Trial]:
             process.terminate()
             process.wait()
         print(file=sys.stderr)
-        return [decode(Trial, body) for body in ledger.unacked(trials)]
+        return [decode(Trial, sealed.body) for sealed in ledger.unacked(trials)]
 
 
 def _lease(bundle_id: str, trials: int) -> Lease:

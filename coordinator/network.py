@@ -13,6 +13,7 @@ import queue
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +22,7 @@ import zenoh
 from coordinator.errors import CoordinatorError
 
 LOG = logging.getLogger("coordinator.network")
-QUESTIONS = ("enpire/lease", "enpire/trials", "enpire/bundle/*", "enpire/recording/*")
+QUESTIONS = ("enpire/lease", "enpire/trials", "enpire/bundle/*", "enpire/blob/*", "enpire/reconcile")
 MOST_WAITING_STATUSES = 1000
 CONFIG: dict[str, Any] = {
     "mode": "router",
@@ -29,6 +30,15 @@ CONFIG: dict[str, Any] = {
     "scouting/gossip/enabled": False,
     "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
 }
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files with which both ends prove who they are."""
+
+    authority: Path  # whose certificates are believed
+    certificate: Path
+    key: Path
 
 
 class NetworkError(CoordinatorError):
@@ -46,7 +56,7 @@ class Question:
 
     @property
     def topic(self) -> str:
-        """lease, trials, bundle or recording."""
+        """lease, trials, bundle, blob or reconcile."""
         return self.key.split("/")[1]
 
     @property
@@ -107,14 +117,14 @@ def free_endpoint() -> str:
 class Network:
     """A zenoh router inside this process."""
 
-    def __init__(self, endpoint: str) -> None:
-        """Listen on `endpoint`, e.g. tcp/127.0.0.1:7447.
+    def __init__(self, endpoint: str, tls: Tls | None = None) -> None:
+        """Listen on `endpoint`, e.g. tcp/127.0.0.1:7447; tls/HOST:PORT wants `tls` and lets in nobody without one.
 
         Raises:
             NetworkError: it is taken, or is no endpoint.
         """
         config = zenoh.Config()
-        for key, value in {**CONFIG, "listen/endpoints": [endpoint]}.items():
+        for key, value in {**CONFIG, **_tls_config(tls), "listen/endpoints": [endpoint]}.items():
             config.insert_json5(key, json.dumps(value))
         try:
             self._session = zenoh.open(config)
@@ -160,3 +170,15 @@ class Network:
 
 def _last_part(sample: zenoh.Sample) -> str:
     return str(sample.key_expr).rpartition("/")[2]
+
+
+def _tls_config(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    prefix = "transport/link/tls"
+    return {
+        f"{prefix}/root_ca_certificate": str(tls.authority),
+        f"{prefix}/enable_mtls": True,
+        f"{prefix}/listen_certificate": str(tls.certificate),
+        f"{prefix}/listen_private_key": str(tls.key),
+    }

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import msgpack
 
-from coordinator import recordings
+from coordinator.blobs import BlobRefused, Blobs
 from coordinator.campaign import Attempt
-from coordinator.ingest import SHA256, BatchRefused, read_batch
+from coordinator.ingest import SHA256, BatchRefused, read_batch, read_inventory, read_piece
 from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
-from coordinator.recordings import RecordingRefused
 from coordinator.roster import MOST_FAILED_RESETS, Roster
 from coordinator.store import Ingested, Store
 from edge.records import Trial, encode
@@ -45,6 +44,7 @@ class Reception:
         self._roster = roster
         self._desk = desk
         self._folder = folder
+        self._blobs = Blobs(folder / "recordings")
         self._leases = Leases(task)
         self._epochs: dict[str, str] = {}
         self.closed = False  # once the run ends no more work is handed out
@@ -82,9 +82,11 @@ class Reception:
                     self._trials(question, now_unix_s)
                 case "bundle":
                     self._bundle(question)
-                case "recording":
-                    self._recording(question, now_unix_s)
-        except (RequestRefused, BatchRefused, RecordingRefused) as error:
+                case "blob":
+                    self._blob(question, now_unix_s)
+                case "reconcile":
+                    self._reconcile(question)
+        except (RequestRefused, BatchRefused, BlobRefused) as error:
             LOG.warning("%s refused: %s", question.key, error)
             question.refuse(str(error))
 
@@ -133,6 +135,7 @@ class Reception:
         answer = {
             "acked": [item.identity for item in kept],
             "refused": [(*item.identity, item.reason) for item in turned_away if item.identity is not None],
+            "forked": [item.identity[1] for item in turned_away if item.kept == "conflict" and item.identity],
         }
         question.answer(msgpack.packb(answer))
         for item in turned_away:
@@ -163,15 +166,27 @@ class Reception:
         else:
             question.answer(archive)
 
-    def _recording(self, question: Question, now_unix_s: float) -> None:
+    def _blob(self, question: Question, now_unix_s: float) -> None:
         # The name becomes a file's name, and only what a trial here refers to may fill this disk.
-        if not SHA256.fullmatch(question.name) or not self._store.refers_to(question.name):
-            raise RecordingRefused("no trial here refers to it; send the trial first")
-        path = recordings.keep(self._folder / "recordings", question.name, question.payload)
-        edge = question.attachment.decode(errors="replace")
-        file = str(path.relative_to(self._folder))
-        self._store.add_recording(question.name, edge, file, len(question.payload), now_unix_s)
-        question.answer(b"ok")
+        size = self._store.recording_bytes(question.name) if SHA256.fullmatch(question.name) else None
+        if size is None:
+            raise BlobRefused("no trial here refers to it; send the trial first")
+        piece = read_piece(question.attachment)
+        if piece.size != size:
+            raise BlobRefused(f"{piece.size} bytes, but its trial says {size}")
+        here = self._blobs.take(question.name, size, piece.offset, question.payload)
+        if here == size:
+            file = str(self._blobs.path(question.name).relative_to(self._folder))
+            self._store.add_recording(question.name, piece.edge, file, size, now_unix_s)
+        question.answer(msgpack.packb({"have": here}))
+
+    def _reconcile(self, question: Question) -> None:
+        """Say what is kept of an edge's ledger; nothing is changed here."""
+        asked = read_inventory(question.payload)
+        known = self._store.known_of(asked.edge, asked.epoch)
+        lost, replicated = self._store.recordings_of(asked.recordings)
+        answer = {**asdict(known), "recordings_lost": lost, "recordings_replicated": replicated}
+        question.answer(msgpack.packb(answer))
 
     def _presence(self, message: Presence, now_unix_s: float) -> None:
         if message.here != self._roster.view(message.edge).here:

@@ -2,15 +2,17 @@
 
 - Tables come from the numbered files in `migrations/`; `PRAGMA user_version` says which were applied.
 - A trial is kept once: the same identity with the same content changes nothing, with other content it goes to
-  quarantine and the first one stands.
+  quarantine and the first one stands. So does a trial that claims the place of another in its edge's chain.
+- The first key that an edge's ledger is seen with is the one that must have signed all of its trials.
 - What the campaign decides arrives as `coordinator.evolution.records`, each the image of a row.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -29,11 +31,25 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
-from coordinator.ingest import Identity, identity_in, read_trial
-from edge.records import Lease, RecordError, Trial, content_hash
+from coordinator.ingest import Batch, Identity, check_seal, identity_in, read_trial
+from edge.records import Lease, RecordError, Sealed, Trial
 
 FILE = "coordinator.db"
+GAPS = """
+SELECT before + 1, sequence - 1 FROM (
+    SELECT sequence, LAG(sequence, 1, 0) OVER (ORDER BY sequence) AS before FROM trials WHERE edge = ? AND epoch = ?
+) WHERE sequence > before + 1 LIMIT ?
+"""
+# In a run of numbers without a gap, number minus rank stays the same.
+REPLICATED_RUNS = """
+SELECT MIN(sequence), MAX(sequence) FROM (
+    SELECT sequence, sequence - ROW_NUMBER() OVER (ORDER BY sequence) AS run FROM trials
+    WHERE edge = ? AND epoch = ? AND replicated = 1
+) GROUP BY run LIMIT ?
+"""
+MOST_RANGES = 1000  # in one answer; the rest comes with the next
 Kept = Literal["new", "same", "conflict", "refused"]
+Range = tuple[int, int]  # both ends included
 
 
 class StoreError(CoordinatorError):
@@ -48,6 +64,15 @@ class Ingested:
     identity: Identity | None  # None where the body names none
     trial: Trial | None  # None where it was refused
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is kept of an edge's epoch."""
+
+    high: int  # the last number, 0 where there is none
+    missing: list[Range]  # before it
+    replicated: list[Range]
 
 
 class Store:
@@ -80,14 +105,29 @@ class Store:
 
     # -- trials -------------------------------------------------------------------------------------------------------
 
-    def ingest(self, bodies: Iterable[bytes], now_unix_s: float) -> list[Ingested]:
+    def ingest(self, batch: Batch, now_unix_s: float) -> list[Ingested]:
         """Keep a batch in one transaction; once this returns all of it is on the disk."""
         with self._transaction():
-            return [self._ingest(body, now_unix_s) for body in bodies]
+            return [self._ingest(sealed, batch.key, now_unix_s) for sealed in batch.trials]
 
-    def ingest_trial(self, body: bytes, now_unix_s: float) -> Kept:
-        """Keep one trial and say whether it was new, there already, other than the one there, or no trial."""
-        return self.ingest([body], now_unix_s)[0].kept
+    def known_of(self, edge: str, epoch: str) -> Known:
+        """Return what of an edge's epoch is kept, so that the edge can send what is not."""
+        with self._explained():
+            high = self._one("SELECT COALESCE(MAX(sequence), 0) FROM trials WHERE edge = ? AND epoch = ?", edge, epoch)
+            gaps = self._db.execute(GAPS, (edge, epoch, MOST_RANGES)).fetchall()
+            runs = self._db.execute(REPLICATED_RUNS, (edge, epoch, MOST_RANGES)).fetchall()
+        return Known(int(high), gaps, runs)
+
+    def recordings_of(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return which of these recordings are not here, and which a backup holds."""
+        marks = ", ".join("?" * len(names))
+        with self._explained():
+            rows = dict(
+                self._db.execute(
+                    f"SELECT sha256, replicated FROM recordings WHERE sha256 IN ({marks})", names
+                ).fetchall()
+            )
+        return [name for name in names if name not in rows], [name for name in names if rows.get(name)]
 
     def add_recording(self, sha256: str, edge: str, file: str, size_bytes: int, now_unix_s: float) -> None:
         """Note a recording that lies complete on the disk; again changes nothing."""
@@ -97,9 +137,13 @@ class Store:
             or_ignore=True,
         )
 
-    def refers_to(self, recording: str) -> bool:
-        """Return whether a kept trial names that recording."""
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM trials WHERE recording = ?)", recording))
+    def recording_bytes(self, recording: str) -> int | None:
+        """Return how long a recording is by the kept trial that names it, or None where none does."""
+        with self._explained():
+            row = self._db.execute(
+                "SELECT recording_bytes FROM trials WHERE recording = ? LIMIT 1", (recording,)
+            ).fetchone()
+        return None if row is None else int(row[0])
 
     def recordings_missing(self) -> int:
         """Return how many recordings of kept trials have not come."""
@@ -181,28 +225,58 @@ class Store:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _ingest(self, body: bytes, now_unix_s: float) -> Ingested:
+    def _ingest(self, sealed: Sealed, key: str, now_unix_s: float) -> Ingested:
+        body = sealed.body
         try:
             trial = read_trial(body)
+            self._check_key(trial, key)
+            check_seal(sealed, key)
         except RecordError as error:
             self._quarantine(body, identity_in(body), str(error), now_unix_s)
             return Ingested("refused", identity_in(body), None, str(error))
-        sha256 = content_hash(trial)
+        sha256 = hashlib.sha256(body).hexdigest()
         known = self._db.execute(
             "SELECT content_sha256 FROM trials WHERE edge = ? AND epoch = ? AND sequence = ?", trial.identity
         ).fetchone()
         if known is not None and known[0] == sha256:
             return Ingested("same", trial.identity, trial)
-        if known is not None:
-            reason = "another trial of this identity is kept; the edge's card may be a copy of another's"
+        if known is not None or self._is_fork(trial, sealed):
+            reason = "another trial stands in its place; the edge's card may be a copy of another's"
             self._quarantine(body, trial.identity, reason, now_unix_s)
             return Ingested("conflict", trial.identity, trial, reason)
-        self._insert_row("trials", asdict(trial) | {"content_sha256": sha256, "received_unix_s": now_unix_s})
+        self._db.execute(
+            "INSERT INTO ledgers VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (trial.edge, trial.epoch, key, now_unix_s),
+        )
+        seal = {"previous_chain": sealed.previous.hex(), "chain": sealed.chain.hex(), "signature": sealed.signature}
+        more = {"content_sha256": sha256, "received_unix_s": now_unix_s}
+        self._insert_row("trials", asdict(trial) | seal | more)
         self._db.execute(
             "UPDATE assignments SET state = 'done', done_unix_s = ? WHERE assignment_id = ? AND state = 'leased'",
             (now_unix_s, trial.assignment_id),
         )
         return Ingested("new", trial.identity, trial)
+
+    def _check_key(self, trial: Trial, key: str) -> None:
+        """Refuse a key other than the one that the trial's edge was first seen with in this epoch.
+
+        Raises:
+            RecordError: another key.
+        """
+        known = self._db.execute(
+            "SELECT public_key FROM ledgers WHERE edge = ? AND epoch = ?", (trial.edge, trial.epoch)
+        ).fetchone()
+        if known is not None and known[0] != key:
+            raise RecordError(f"its ledger was first seen with another key than {key[:12]}")
+
+    def _is_fork(self, trial: Trial, sealed: Sealed) -> bool:
+        """Return whether another trial is chained to the same one."""
+        return bool(
+            self._one(
+                "SELECT EXISTS (SELECT 1 FROM trials WHERE edge = ? AND epoch = ? AND previous_chain = ?)",
+                trial.edge, trial.epoch, sealed.previous.hex(),
+            )
+        )  # fmt: skip
 
     def _write(self, event: Event) -> None:
         match event:

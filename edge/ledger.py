@@ -3,59 +3,48 @@
 - One SQLite file (WAL, every commit on disk before it returns), opened by the station and by the uplink at once.
 - A trial's row is committed `open` before the arm moves and `sealed` in one transaction when it ended. A run that
   crashed leaves an open row; `recover` seals it as invalid, so no number is ever missing.
-- Nothing leaves the ledger before the coordinator has said that it is on its disk, and then it is only marked.
-- The epoch is drawn when the file is made: a cloned or flashed card cannot reuse numbers.
+- A sealed trial is chained to the one sealed before it and signed with the edge's key.
+- Nothing leaves the ledger before the coordinator has said that it is on its disk, and then it is only marked; what the
+  coordinator turns out not to have is marked as unsent again. Rows are never deleted; a recording's file may be, once
+  a backup holds it.
+- The epoch is drawn when the file is made, and anew when the coordinator knows more of it than the file does or other
+  than the file says: a cloned card or a restored copy cannot reuse numbers.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edge.records import Assignment, Lease, Outcome, Trial, decode, encode
+from edge.ledger_file import DiskFull, LedgerError, LedgerFile, new_epoch
+from edge.records import Assignment, Lease, Outcome, Sealed, Trial, decode, encode, first_link
 
-BUSY_MS = 20_000
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE identity (edge TEXT NOT NULL, epoch TEXT NOT NULL) STRICT;
-CREATE TABLE leases (lease_id TEXT PRIMARY KEY, expires_unix_s REAL NOT NULL) STRICT;
-CREATE TABLE assignments (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, assignment_id TEXT NOT NULL UNIQUE,
-    lease_id TEXT NOT NULL REFERENCES leases, body BLOB NOT NULL,
-    state TEXT NOT NULL DEFAULT 'pending'  -- 'pending', 'open', 'done', 'void'
-) STRICT;
-CREATE INDEX assignments_by_state ON assignments (state);
-CREATE TABLE trials (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT, lease_id TEXT NOT NULL, assignment BLOB NOT NULL,
-    opened_unix_s REAL NOT NULL,
-    state TEXT NOT NULL DEFAULT 'open',    -- 'open', 'sealed', 'acked', 'refused'
-    body BLOB,                             -- the encoded Trial, once sealed
-    recording TEXT NOT NULL DEFAULT '',    -- sha256
-    recording_path TEXT NOT NULL DEFAULT '', recording_sent INTEGER NOT NULL DEFAULT 0,
-    refused_because TEXT NOT NULL DEFAULT ''
-) STRICT;
-CREATE INDEX trials_by_state ON trials (state);
-CREATE INDEX recordings_unsent ON trials (state) WHERE recording != '' AND recording_sent = 0;
-"""
+__all__ = ["DiskFull", "Held", "Identity", "Ledger", "LedgerError", "OpenTrial", "room"]
+
+KEPT_UNDER_PRESSURE_S = 7 * 86400.0  # an acknowledged recording that no backup holds yet
 
 Identity = tuple[str, str, int]
 
 
-class LedgerError(Exception):
-    """The ledger cannot be used; the message is one line that says what to do."""
+@dataclass(frozen=True)
+class Held:
+    """The sealed trials of one epoch, as the coordinator is told."""
+
+    epoch: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
 class OpenTrial:
     """A trial that was begun and never sealed."""
 
+    epoch: str
     sequence: int
     lease_id: str
     assignment: Assignment
@@ -87,16 +76,20 @@ class Ledger:
         Raises:
             LedgerError: it cannot be opened, or it belongs to another edge.
         """
-        self._path = path
+        self._file = LedgerFile(path, edge)
+        self._db = self._file.db
+        self.edge = edge
+
+    @property
+    def public_key(self) -> str:
+        """What the seals are checked with: Ed25519, hex."""
+        return self._file.key.public_key().public_bytes_raw().hex()
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of trials that begin now."""
         with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path.with_suffix(".lock"), "wb") as lock:  # two processes may come first at once
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                self._db = _connect(path, edge)
-        self.edge, self.epoch = self._db.execute("SELECT edge, epoch FROM identity").fetchone()
-        if self.edge != edge:
-            self._db.close()
-            raise LedgerError(f"{path} belongs to edge {self.edge!r}, not {edge!r}; give {edge!r} a folder of its own")
+            return str(self._db.execute("SELECT epoch FROM epochs ORDER BY number DESC LIMIT 1").fetchone()[0])
 
     def __enter__(self) -> Ledger:
         return self
@@ -150,8 +143,8 @@ class Ledger:
 
     # -- trials -------------------------------------------------------------------------------------------------------
 
-    def open_trial(self, assignment: Assignment, lease_id: str, now_unix_s: float) -> int:
-        """Commit that a trial begins and return its sequence number; call it before the arm moves.
+    def open_trial(self, assignment: Assignment, lease_id: str, now_unix_s: float) -> tuple[str, int]:
+        """Commit that a trial begins and return its epoch and sequence number; call it before the arm moves.
 
         Raises:
             LedgerError: the assignment is not pending.
@@ -163,39 +156,48 @@ class Ledger:
             ).rowcount
             if rows != 1:
                 raise LedgerError(f"assignment {assignment.assignment_id} is not pending; ask for the next one")
-            cursor = db.execute(
-                "INSERT INTO trials (lease_id, assignment, opened_unix_s) VALUES (?, ?, ?)",
-                (lease_id, encode(assignment), now_unix_s),
+            epoch = self.epoch
+            sequence = self._last(epoch) + 1
+            db.execute(
+                "INSERT INTO trials (epoch, sequence, lease_id, assignment, opened_unix_s) VALUES (?, ?, ?, ?, ?)",
+                (epoch, sequence, lease_id, encode(assignment), now_unix_s),
             )
-            assert cursor.lastrowid is not None
-            return cursor.lastrowid
+        return epoch, sequence
 
     def seal(self, trial: Trial, recording_path: Path | None) -> None:
         """Commit how an open trial ended; `recording_path` holds what `trial.recording` is the hash of.
 
         Raises:
-            LedgerError: the trial is of another edge or epoch, or not open.
+            LedgerError: the trial is of another edge, or not open here.
         """
-        if (trial.edge, trial.epoch) != (self.edge, self.epoch):
-            raise LedgerError(f"trial {trial.identity} is not of this ledger ({self.edge}, {self.epoch})")
+        if trial.edge != self.edge:
+            raise LedgerError(f"trial {trial.identity} is not of this ledger, which is {self.edge}'s")
+        body = encode(trial)
         with self._transaction() as db:
+            newest = db.execute(
+                "SELECT seal, chain FROM trials WHERE epoch = ? AND seal IS NOT NULL ORDER BY seal DESC LIMIT 1",
+                (trial.epoch,),
+            ).fetchone()
+            seal, previous = (1, first_link(trial.epoch)) if newest is None else (newest[0] + 1, newest[1])
+            chain = Sealed(body, previous, b"").chain
             rows = db.execute(
-                "UPDATE trials SET state = 'sealed', body = ?, recording = ?, recording_path = ?"
-                " WHERE sequence = ? AND state = 'open'",
-                (encode(trial), trial.recording, str(recording_path or ""), trial.sequence),
-            ).rowcount
+                "UPDATE trials SET state = 'sealed', body = ?, previous = ?, chain = ?, signature = ?, seal = ?,"
+                " recording = ?, recording_path = ? WHERE epoch = ? AND sequence = ? AND state = 'open'",
+                (body, previous, chain, self._file.key.sign(chain), seal, trial.recording, str(recording_path or ""),
+                 trial.epoch, trial.sequence),
+            ).rowcount  # fmt: skip
             if rows != 1:
-                raise LedgerError(f"trial {trial.sequence} is not open; it was sealed before")
+                raise LedgerError(f"trial {trial.identity} is not open here; it was sealed before, or begun elsewhere")
             db.execute("UPDATE assignments SET state = 'done' WHERE assignment_id = ?", (trial.assignment_id,))
 
     def open_trials(self) -> list[OpenTrial]:
         """Return the trials that were begun and never sealed."""
         with self._explained():
             rows = self._db.execute(
-                "SELECT sequence, lease_id, assignment, opened_unix_s FROM trials"
-                " WHERE state = 'open' ORDER BY sequence"
+                "SELECT epoch, sequence, lease_id, assignment, opened_unix_s FROM trials"
+                " WHERE state = 'open' ORDER BY number"
             ).fetchall()
-        return [OpenTrial(row[0], row[1], decode(Assignment, row[2]), row[3]) for row in rows]
+        return [OpenTrial(row[0], row[1], row[2], decode(Assignment, row[3]), row[4]) for row in rows]
 
     def recover(
         self, now_unix_s: float, *, task: str, station_hash: str, calibration_hash: str, software: str
@@ -205,7 +207,7 @@ class Ledger:
         for item in self.open_trials():
             trial = Trial(
                 edge=self.edge,
-                epoch=self.epoch,
+                epoch=item.epoch,
                 sequence=item.sequence,
                 assignment_id=item.assignment.assignment_id,
                 lease_id=item.lease_id,
@@ -239,47 +241,153 @@ class Ledger:
 
     # -- delivery -----------------------------------------------------------------------------------------------------
 
-    def unacked(self, limit: int) -> list[bytes]:
-        """Return the oldest sealed trials that the coordinator has not acknowledged, encoded as they were sealed."""
+    def unacked(self, limit: int) -> list[Sealed]:
+        """Return the oldest sealed trials that the coordinator has not acknowledged, as they were sealed."""
         with self._explained():
             rows = self._db.execute(
-                "SELECT body FROM trials WHERE state = 'sealed' ORDER BY sequence LIMIT ?", (limit,)
+                "SELECT body, previous, signature FROM trials WHERE state = 'sealed' ORDER BY number LIMIT ?", (limit,)
             ).fetchall()
-        return [row[0] for row in rows]
+        return [Sealed(*row) for row in rows]
 
-    def acknowledge(self, identities: Iterable[Identity]) -> None:
+    def acknowledge(self, identities: Iterable[Identity], now_unix_s: float = 0.0) -> None:
         """Mark trials that are on the coordinator's disk; identities of other ledgers are passed over."""
-        mine = [(sequence,) for edge, epoch, sequence in identities if (edge, epoch) == (self.edge, self.epoch)]
+        mine = [(now_unix_s, epoch, sequence) for edge, epoch, sequence in identities if edge == self.edge]
         with self._transaction() as db:
-            db.executemany("UPDATE trials SET state = 'acked' WHERE sequence = ? AND state = 'sealed'", mine)
+            db.executemany(
+                "UPDATE trials SET state = 'acked', acked_unix_s = ?"
+                " WHERE epoch = ? AND sequence = ? AND state = 'sealed'",
+                mine,
+            )
 
     def refused(self, identity: Identity, reason: str) -> None:
         """Keep, but send no more, a trial that the coordinator will never take."""
         edge, epoch, sequence = identity
-        if (edge, epoch) != (self.edge, self.epoch):
+        if edge != self.edge:
             return
         with self._transaction() as db:
             db.execute(
-                "UPDATE trials SET state = 'refused', refused_because = ? WHERE sequence = ? AND state = 'sealed'",
-                (reason, sequence),
+                "UPDATE trials SET state = 'refused', refused_because = ?"
+                " WHERE epoch = ? AND sequence = ? AND state = 'sealed'",
+                (reason, epoch, sequence),
             )
+
+    def held(self) -> list[Held]:
+        """Return what was sealed here, epoch by epoch; the newest epoch comes last, even with nothing in it."""
+        with self._explained():
+            rows = self._db.execute(
+                "SELECT epochs.epoch, COALESCE(MIN(sequence), 0), COALESCE(MAX(sequence), 0) FROM epochs"
+                " LEFT JOIN trials ON trials.epoch = epochs.epoch AND seal IS NOT NULL"
+                " GROUP BY epochs.number ORDER BY epochs.number"
+            ).fetchall()
+        return [Held(*row) for row in rows if row[2] or row == rows[-1]]
+
+    def reopen(self, epoch: str, high: int, missing: Iterable[tuple[int, int]]) -> int:
+        """Mark as unsent again what the coordinator does not have, whatever was marked before; return how many.
+
+        Args:
+            high: the coordinator's last number of that epoch.
+            missing: ranges before it, both ends included.
+        """
+        ranges = [(epoch, low, last) for low, last in missing] + [(epoch, high + 1, 2**63 - 1)]
+        with self._transaction() as db:
+            return sum(
+                db.execute(
+                    "UPDATE trials SET state = 'sealed' WHERE epoch = ? AND sequence BETWEEN ? AND ?"
+                    " AND state IN ('acked', 'replicated')",
+                    item,
+                ).rowcount
+                for item in ranges
+            )
+
+    def replicated(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """Mark acknowledged trials that a backup of the coordinator's holds; ranges include both ends."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE trials SET state = 'replicated'"
+                " WHERE epoch = ? AND sequence BETWEEN ? AND ? AND state = 'acked'",
+                [(epoch, low, last) for low, last in ranges],
+            )
+
+    def knows_less_than(self, epoch: str, high: int) -> bool:
+        """Return whether the coordinator has a trial of the newest epoch that was never begun here."""
+        return epoch == self.epoch and high > self._last(epoch)
+
+    def begin_epoch(self) -> str:
+        """Draw a new epoch for the trials from here on, and return it."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO epochs (epoch) VALUES (?)", (new_epoch(),))
+        return self.epoch
+
+    # -- recordings ---------------------------------------------------------------------------------------------------
 
     def unsent_recordings(self, limit: int) -> list[tuple[str, Path]]:
         """Return (sha256, path) of the oldest recordings of acknowledged trials that are still only here."""
         with self._explained():
             rows = self._db.execute(
-                "SELECT recording, recording_path FROM trials"
-                " WHERE state = 'acked' AND recording != '' AND recording_sent = 0 ORDER BY sequence LIMIT ?",
+                "SELECT recording, recording_path FROM trials WHERE state IN ('acked', 'replicated')"
+                " AND recording != '' AND recording_state = 'here' ORDER BY number LIMIT ?",
                 (limit,),
             ).fetchall()
         return [(row[0], Path(row[1])) for row in rows]
 
     def recording_sent(self, sha256: str) -> None:
         """Mark a recording that is on the coordinator's disk."""
+        self._mark_recordings([sha256], "sent", ("here",))
+
+    def recordings_lost(self, names: Iterable[str]) -> None:
+        """Mark as unsent again recordings that the coordinator does not have."""
+        self._mark_recordings(names, "here", ("sent", "replicated"))
+
+    def recordings_replicated(self, names: Iterable[str]) -> None:
+        """Mark recordings that a backup of the coordinator's holds."""
+        self._mark_recordings(names, "replicated", ("sent",))
+
+    def recordings_sent(self, limit: int) -> list[str]:
+        """Return the sha256 of the oldest recordings that the coordinator has and no backup, as far as is known."""
+        with self._explained():
+            rows = self._db.execute(
+                "SELECT recording FROM trials WHERE recording != '' AND recording_state = 'sent'"
+                " ORDER BY number LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def purgeable(self, under_pressure: bool, now_unix_s: float) -> list[tuple[int, Path]]:
+        """Return (row, path) of the recordings whose files may be deleted, oldest first.
+
+        A backup of the coordinator's holds them; under pressure also those that it has had for a week.
+        """
+        before_unix_s = now_unix_s - KEPT_UNDER_PRESSURE_S if under_pressure else -1.0
+        with self._explained():
+            rows = self._db.execute(
+                "SELECT number, recording_path FROM trials WHERE recording != '' AND ("
+                " (state = 'replicated' AND recording_state = 'replicated')"
+                " OR (state IN ('acked', 'replicated') AND recording_state IN ('sent', 'replicated')"
+                "     AND acked_unix_s < ?)) ORDER BY number",
+                (before_unix_s,),
+            ).fetchall()
+        return [(row[0], Path(row[1])) for row in rows]
+
+    def purged(self, row: int) -> None:
+        """Mark a recording whose file is gone."""
         with self._transaction() as db:
-            db.execute("UPDATE trials SET recording_sent = 1 WHERE recording = ?", (sha256,))
+            db.execute("UPDATE trials SET recording_state = 'purged' WHERE number = ?", (row,))
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _last(self, epoch: str) -> int:
+        """Return the last number that was begun in an epoch, 0 before the first."""
+        with self._explained():
+            row = self._db.execute("SELECT COALESCE(MAX(sequence), 0) FROM trials WHERE epoch = ?", (epoch,)).fetchone()
+        return int(row[0])
+
+    def _mark_recordings(self, names: Iterable[str], state: str, before: Sequence[str]) -> None:
+        marks = ", ".join("?" * len(before))
+        with self._transaction() as db:
+            db.executemany(
+                f"UPDATE trials SET recording_state = ? WHERE recording = ? AND recording_state IN ({marks})",
+                [(state, name, *before) for name in names],
+            )
 
     def _void_expired(self, now_unix_s: float) -> None:
         with self._transaction() as db:
@@ -289,44 +397,8 @@ class Ledger:
                 (now_unix_s,),
             )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._file.transaction()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
-                raise LedgerError(f"disk full: free space on {self._path.parent}, nothing was lost") from error
-            raise LedgerError(f"cannot use the ledger {self._path}: {error}") from error
-        except OSError as error:
-            raise LedgerError(f"cannot use the ledger {self._path}: {error.strerror}") from error
-
-
-def _connect(path: Path, edge: str) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        db.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";"):
-            db.execute(statement)
-        db.execute("INSERT INTO identity VALUES (?, ?)", (edge, secrets.token_hex(8)))
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    elif version != SCHEMA_VERSION:
-        raise LedgerError(f"{path} has format {version}, this version reads {SCHEMA_VERSION}; use a matching version")
-    return db
+    def _explained(self) -> AbstractContextManager[None]:
+        return self._file.explained()

@@ -3,6 +3,8 @@
 These are the only edge types that the coordinator may import. All are frozen, all travel as msgpack maps.
 
 - A trial's identity is (edge, epoch, sequence); the same identity with other content is an error, never an update.
+- A trial travels as it was sealed: chained to the trial sealed before it and signed by its edge, so that none can be
+  forged, altered, moved or taken out unseen.
 - `assignment_id` names one attempt that the coordinator asked for. A crash makes the attempt invalid; the coordinator
   asks again with a new assignment on the same start.
 """
@@ -18,7 +20,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
-PROTOCOL = 1
+PROTOCOL = 2
 EDGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)  # part of the keys under which edges are known
 
 
@@ -91,6 +93,25 @@ class Trial:
     def identity(self) -> tuple[str, str, int]:
         """(edge, epoch, sequence)."""
         return (self.edge, self.epoch, self.sequence)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """An encoded trial with its seal."""
+
+    body: bytes
+    previous: bytes  # (32,) chain of the trial sealed before it in its epoch, `first_link` for the first
+    signature: bytes  # (64,) Ed25519 over `chain`, by the edge
+
+    @property
+    def chain(self) -> bytes:
+        """sha256(previous + sha256(body)), (32,): names this trial and every one before it."""
+        return hashlib.sha256(self.previous + hashlib.sha256(self.body).digest()).digest()
+
+
+def first_link(epoch: str) -> bytes:
+    """Return what the first trial of an epoch is chained to, (32,)."""
+    return hashlib.sha256(epoch.encode()).digest()
 
 
 Record = TypeVar("Record", Assignment, Lease, Trial)

@@ -23,7 +23,7 @@ from edge.ledger import Ledger, LedgerError
 from edge.status import Status, StatusError, read_status
 from edge.uplink.courier import Courier
 from edge.uplink.memory import own_group_memory_mb
-from edge.uplink.network import Coordinator, NoAnswer
+from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError, read_settings
 
 LOG = logging.getLogger("edge.uplink")
@@ -78,7 +78,8 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, stop: t
                 LOG.info("the coordinator at %s answers again", coordinator.endpoint)
                 failures = 0
             stop.wait(0.0 if more else TURN_S)
-        except (NoAnswer, LedgerError) as error:
+        except (NoAnswer, Refused, LedgerError) as error:
+            courier.lost_touch()
             if not failures:
                 LOG.warning("%s", _explain(error, coordinator.endpoint))
             failures += 1
@@ -99,6 +100,7 @@ def _report(settings: Settings, courier: Courier, coordinator: Coordinator, stop
             status = read_status(settings.status_path)
         except (StatusError, OSError) as error:
             status = _without_status(settings, str(error))
+        courier.busy = status is not None and status.state == "trial"
         message = asdict(status or _without_status(settings, "the station has not started yet"))
         message |= {"memory_mb": courier.memory_mb, "refusal": courier.refusal}
         coordinator.publish_status(msgpack.packb(message))

@@ -1,9 +1,11 @@
 """Carries trials and recordings up and leases with their bundles down, a turn at a time.
 
 - A trial is marked only once the coordinator has named it as kept; a lost answer means that it is sent again.
+- Each time that the coordinator is found, and now and then, both compare what they have: whatever the ledger says, what
+  the coordinator lacks is sent again, and what a backup holds may be deleted here.
 - A lease is kept only once every bundle that it names has been verified and unpacked here. A bundle that is refused
   once is never asked for again, and its lease is not taken.
-- Order: trials, then work (a station never waits for an upload), then one recording.
+- Order: trials, then work (a station never waits for an upload), then one piece of one recording.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ STOCK = 2  # assignments kept ahead, so that the station has the next one when i
 ASK_AGAIN_S = 0.1
 AFTER_REFUSAL_S = 1.0
 RECORDING_TIMEOUT_S = 20.0
+PIECE_BYTES = 1 << 20
+COMPARE_EVERY_S = 600.0
+MOST_COMPARED = 256  # recordings
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -41,9 +46,13 @@ class Courier:
         self._offered: list[Lease] = []  # leases whose bundles are not all here yet
         self._refused: dict[str, str] = {}  # bundle -> why
         self._held_back: set[str] = set()  # recordings that the coordinator will not take
+        self._have: dict[str, int] = {}  # bytes of the recording under way that the coordinator has
         self._ask_after_s = 0.0
+        self._compare_at_unix_s = 0.0
+        self._send_after_s = 0.0  # the next piece of a recording, by the monotonic clock
         self.refusal = ""  # the newest thing that was refused on either side, for the status
         self.answered = False  # whether the coordinator has answered, or refused, in this turn
+        self.busy = False  # whether a trial runs, in which recordings are held back to the station's rate
         self.memory_mb = 0.0  # what the station's processes use, for the coordinator's record
 
     def turn(self, now_unix_s: float) -> bool:
@@ -54,13 +63,61 @@ class Courier:
             LedgerError: the ledger cannot be used.
         """
         self.answered = False
-        more = self.send_trials() == BATCH
+        if now_unix_s >= self._compare_at_unix_s:
+            self._compare()
+            self._compare_at_unix_s = now_unix_s + COMPARE_EVERY_S
+        more = self.send_trials(now_unix_s=now_unix_s) == BATCH
         self.fetch_work(now_unix_s)
-        if not more:
-            self.send_recording()
+        if not more and time.monotonic() >= self._send_after_s:
+            sent_bytes = self.send_piece()
+            more = sent_bytes > 0
+            if self.busy:
+                self._send_after_s = time.monotonic() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
         return more
 
-    def send_trials(self, timeout_s: float = TIMEOUT_S) -> int:
+    def lost_touch(self) -> None:
+        """Compare again once the coordinator is found: it may be another, or restored from a backup."""
+        self._compare_at_unix_s = 0.0
+
+    def _compare(self) -> None:
+        try:
+            self.compare()
+        except Refused as error:
+            self._refuse(f"the coordinator does not compare: {error}")
+
+    def compare(self) -> None:
+        """Put the ledger's marks right by what the coordinator really has.
+
+        Raises:
+            NoAnswer: none came, or one that makes no sense; nothing is marked then.
+            Refused: the coordinator does not speak of this.
+        """
+        sent = self._ledger.recordings_sent(MOST_COMPARED)
+        for held in self._ledger.held():
+            question = {
+                "protocol": PROTOCOL, "edge": self._ledger.edge, "epoch": held.epoch, "first": held.first,
+                "last": held.last, "recordings": sent,
+            }  # fmt: skip
+            answer = _unpack_map(self._ask("enpire/reconcile", msgpack.packb(question)))
+            match answer:
+                case {
+                    "high": int(high), "missing": [*missing], "replicated": [*replicated],
+                    "recordings_lost": [*lost], "recordings_replicated": [*safe],
+                }:  # fmt: skip
+                    pass
+                case _:
+                    raise NoAnswer("an answer that does not say what the coordinator has")
+            gaps, safe_trials = [_range(item) for item in missing], [_range(item) for item in replicated]
+            reopened = self._ledger.reopen(held.epoch, high, gaps)
+            if reopened:
+                LOG.warning("the coordinator does not have %d trials that it had; they are sent again", reopened)
+            self._ledger.replicated(held.epoch, safe_trials)
+            self._ledger.recordings_lost(item for item in lost if isinstance(item, str))
+            self._ledger.recordings_replicated(item for item in safe if isinstance(item, str))
+            if self._ledger.knows_less_than(held.epoch, high):
+                self._begin_epoch("the coordinator has trials of this ledger that it does not know itself")
+
+    def send_trials(self, timeout_s: float = TIMEOUT_S, now_unix_s: float = 0.0) -> int:
         """Send one batch of trials and mark those that were kept; return how many were sent.
 
         Raises:
@@ -69,16 +126,20 @@ class Courier:
         waiting = self._ledger.unacked(BATCH)
         if not waiting:
             return 0
-        answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(waiting), timeout_s=timeout_s))
+        trials = [(item.body, item.previous, item.signature) for item in waiting]
+        batch = {"protocol": PROTOCOL, "key": self._ledger.public_key, "trials": trials}
+        answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(batch), timeout_s=timeout_s))
         # The ledger passes over what is not its own, so an answer can only mark what was asked about.
         acked, refused = answer.get("acked", []), answer.get("refused", [])
         if not (isinstance(acked, list) and isinstance(refused, list)):
             raise NoAnswer("an answer that does not list trials")
         kept, unwanted = [_identity(item) for item in acked], [_refusal(item) for item in refused]
-        self._ledger.acknowledge(kept)
+        self._ledger.acknowledge(kept, now_unix_s)
         for identity, reason in unwanted:
             self._ledger.refused(identity, reason)
             self._refuse(f"the coordinator refused trial {identity[2]}: {reason}; it is kept here")
+        if self._ledger.epoch in answer.get("forked", ()):
+            self._begin_epoch("the coordinator has other trials under this ledger's numbers")
         return len(waiting)
 
     def fetch_work(self, now_unix_s: float) -> None:
@@ -91,20 +152,39 @@ class Courier:
             self._take(self._offered[0], now_unix_s)
             self._offered.pop(0)
 
-    def send_recording(self) -> None:
-        """Send the oldest recording that is still only here."""
+    def send_piece(self) -> int:
+        """Send the next piece of the oldest recording that is still only here; return how many bytes that was.
+
+        Raises:
+            NoAnswer: none came; the piece is sent again.
+        """
         for sha256, path in self._ledger.unsent_recordings(1 + len(self._held_back)):
             if sha256 in self._held_back:
                 continue
             try:
-                data = path.read_bytes()
-                self._ask(f"enpire/recording/{sha256}", data, self._settings.name.encode(), RECORDING_TIMEOUT_S)
+                size = path.stat().st_size
+                offset = self._have.get(sha256, 0)
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    piece = file.read(PIECE_BYTES)
+                said = msgpack.packb({"edge": self._settings.name, "size": size, "offset": offset})
+                answer = _unpack_map(self._ask(f"enpire/blob/{sha256}", piece, said, RECORDING_TIMEOUT_S))
             except (OSError, Refused) as error:
                 self._held_back.add(sha256)
                 self._refuse(f"recording {path.name} cannot be sent and stays here: {error}")
-                return
+                return 0
+            self._note_have(sha256, size, answer.get("have"))
+            return len(piece)
+        return 0
+
+    def _note_have(self, sha256: str, size: int, have: object) -> None:
+        if not isinstance(have, int) or not 0 <= have <= size:
+            raise NoAnswer("an answer that does not say how much of a recording the coordinator has")
+        if have == size:
             self._ledger.recording_sent(sha256)
-            return
+            self._have.clear()
+        else:
+            self._have = {sha256: have}
 
     def send_last(self, within_s: float) -> bool:
         """Send what is unacknowledged before this process ends; return whether nothing is left."""
@@ -160,14 +240,14 @@ class Courier:
             if lease.task != self._settings.task:
                 raise Refused(f"it is for the task {lease.task!r}, this station does {self._settings.task!r}")
             for bundle in {item.bundle: None for item in lease.assignments}:
-                self._have(bundle)
+                self._fetch(bundle)
         except (BundleError, Refused) as error:
             self._refuse(f"lease {lease.lease_id} is not taken: {error}")
             self._ask_after_s = now_unix_s + AFTER_REFUSAL_S
             return
         self._ledger.add_lease(lease)
 
-    def _have(self, sha256: str) -> None:
+    def _fetch(self, sha256: str) -> None:
         """Fetch, verify and unpack a bundle that is not here yet."""
         if not SHA256.fullmatch(sha256):
             raise BundleMalformed(f"{sha256!r:.80} is not the name of a bundle")
@@ -186,6 +266,10 @@ class Courier:
             self._refused[sha256] = f"bundle {sha256[:12]}: {error}"
             raise BundleMalformed(self._refused[sha256]) from error
         unpack(bundle, self._settings.bundles)
+
+    def _begin_epoch(self, why: str) -> None:
+        epoch = self._ledger.begin_epoch()
+        self._refuse(f"{why}: it was copied, or restored from a copy; its trials are numbered anew as {epoch}")
 
     def _refuse(self, sentence: str) -> None:
         if sentence != self.refusal:  # the same one again says nothing new
@@ -208,6 +292,13 @@ def _identity(raw: Any) -> tuple[str, str, int]:
         case [str(edge), str(epoch), int(sequence)] if 0 < sequence < 2**63:  # what a ledger can hold
             return edge, epoch, sequence
     raise NoAnswer("an answer that does not name trials")
+
+
+def _range(raw: Any) -> tuple[int, int]:
+    match raw:
+        case [int(low), int(high)] if 0 <= low <= high < 2**63:
+            return low, high
+    raise NoAnswer("an answer that does not name ranges of trials")
 
 
 def _refusal(raw: Any) -> tuple[tuple[str, str, int], str]:

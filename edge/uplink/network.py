@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +28,15 @@ CONFIG: dict[str, Any] = {
 TIMEOUT_S = 3.0
 
 
+@dataclass(frozen=True)
+class Tls:
+    """PEM files with which both ends prove who they are."""
+
+    authority: Path  # whose certificates are believed
+    certificate: Path
+    key: Path
+
+
 class NoAnswer(UplinkError):
     """The coordinator is not there, or did not answer in time."""
 
@@ -37,8 +48,8 @@ class Refused(UplinkError):
 class Coordinator:
     """A zenoh session to the coordinator."""
 
-    def __init__(self, endpoint: str, edge: str) -> None:
-        """Open the session and raise the sign of life of `edge`.
+    def __init__(self, endpoint: str, edge: str, tls: Tls | None = None) -> None:
+        """Open the session and raise the sign of life of `edge`; an endpoint tls/HOST:PORT wants `tls`.
 
         Raises:
             UplinkError: the endpoint is not one, or `edge` is not a name.
@@ -47,7 +58,7 @@ class Coordinator:
             raise UplinkError(f"{edge!r} is not a name for an edge; in station.toml, use only letters, digits, - and _")
         config = zenoh.Config()
         try:
-            for key, value in {**CONFIG, "connect/endpoints": [endpoint]}.items():
+            for key, value in {**CONFIG, **_tls_config(tls), "connect/endpoints": [endpoint]}.items():
                 config.insert_json5(key, json.dumps(value))
             self._session = zenoh.open(config)
         except zenoh.ZError as error:
@@ -96,3 +107,15 @@ class Coordinator:
     def publish_status(self, payload: bytes) -> None:
         """Send a status to whoever listens; it is lost where nobody does."""
         self._status.put(payload)
+
+
+def _tls_config(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    prefix = "transport/link/tls"
+    return {
+        f"{prefix}/root_ca_certificate": str(tls.authority),
+        f"{prefix}/enable_mtls": True,
+        f"{prefix}/connect_certificate": str(tls.certificate),
+        f"{prefix}/connect_private_key": str(tls.key),
+    }

@@ -35,6 +35,7 @@ class Settings:
     trusted_keys: tuple[bytes, ...]
     station_hash: str
     calibration_hash: str
+    trial_mb_per_s: float = 4.0  # for recordings while a trial runs, so that what it needs of the network is free
 
     @property
     def ledger_path(self) -> Path:
@@ -73,10 +74,11 @@ def read_settings(folder: Path) -> Settings:
             trusted_keys=keys,
             station_hash=hashlib.sha256(text).hexdigest(),
             calibration_hash=load_calibration(folder / "calibration.toml").sha256,
+            trial_mb_per_s=float(raw.get("storage", {}).get("trial_mb_per_s", Settings.trial_mb_per_s)),
         )
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:  # ValueError: not TOML, not UTF-8, not hex
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValueError: not TOML, not UTF-8, not hex
         raise SettingsError(f"{path} does not name its coordinator rightly: {error!r}") from error
     except CalibrationError as error:
         raise SettingsError(str(error)) from error

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.campaign import Attempt
 from coordinator.evolution.records import CandidateMade, HypothesisMade
@@ -21,12 +22,13 @@ from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import FILE, Store
 from edge.ledger import Ledger
-from edge.records import PROTOCOL, Lease, Outcome, Trial, decode, encode
+from edge.records import PROTOCOL, Lease, Outcome, Sealed, Trial, decode, encode
 from edge.uplink.courier import Courier
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings
 
 NOW_S = 1_700_000_000.0
+KEY = Ed25519PrivateKey.generate()
 LONG_S = 30.0  # bound of a wait; nothing is measured by it
 BUNDLE = "b" * 64
 TRIAL = Trial(
@@ -36,6 +38,16 @@ TRIAL = Trial(
     wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=NOW_S, ended_unix_s=NOW_S + 1.5, station_hash="5" * 64,
     calibration_hash="6" * 64, software="s", recording="",
 )  # fmt: skip
+
+
+def batch(*trials: Trial) -> bytes:
+    """Return a payload of trials, each chained to something of its own."""
+    bodies = [encode(trial) for trial in trials]
+    links = [hashlib.sha256(b"before" + body).digest() for body in bodies]
+    seals = [(body, link, KEY.sign(Sealed(body, link, b"").chain)) for body, link in zip(bodies, links, strict=True)]
+    key = KEY.public_key().public_bytes_raw().hex()
+    payload: bytes = msgpack.packb({"protocol": PROTOCOL, "key": key, "trials": seals})
+    return payload
 
 
 @dataclass
@@ -102,7 +114,15 @@ class Lab:
         return [decode(Lease, item) for item in msgpack.unpackb(answer)]
 
     def send(self, *trials: Trial) -> Any:
-        return msgpack.unpackb(self.ask("enpire/trials", msgpack.packb([encode(trial) for trial in trials])))
+        return msgpack.unpackb(self.ask("enpire/trials", batch(*trials)))
+
+    def piece(self, sha256: str, size: int, offset: int, data: bytes) -> int:
+        said = msgpack.packb({"edge": "station-1", "size": size, "offset": offset})
+        return int(msgpack.unpackb(self.ask(f"enpire/blob/{sha256}", data, said))["have"])
+
+    def compare(self, **values: Any) -> Any:
+        question = {"protocol": PROTOCOL, "edge": "station-1", "epoch": "e1", "recordings": []} | values
+        return msgpack.unpackb(self.ask("enpire/reconcile", msgpack.packb(question)))
 
 
 @contextmanager
@@ -141,7 +161,7 @@ def states(lab: Lab) -> dict[str, str]:
 
 def test_a_trial_is_acknowledged_once_it_is_kept_and_again_when_it_comes_again(lab: Lab) -> None:
     for _ in range(2):
-        assert lab.send(TRIAL) == {"acked": [["station-1", "e1", 1]], "refused": []}
+        assert lab.send(TRIAL) == {"acked": [["station-1", "e1", 1]], "refused": [], "forked": []}
     assert [trial.sequence for trial in lab.wanted.brought] == [1]
 
 
@@ -149,6 +169,7 @@ def test_a_forged_trial_is_refused_by_name_and_the_campaign_never_hears_of_it(la
     lab.send(TRIAL)
     answer = lab.send(replace(TRIAL, detail="other"), replace(TRIAL, sequence=2))
     assert answer["acked"] == [["station-1", "e1", 2]]
+    assert answer["forked"] == ["e1"]
     [(edge, epoch, sequence, reason)] = answer["refused"]
     assert (edge, epoch, sequence) == ("station-1", "e1", 1)
     assert reason
@@ -161,7 +182,7 @@ def test_a_disk_that_takes_nothing_leaves_the_question_open(lab: Lab) -> None:
 
     def asking() -> None:
         try:
-            lab.line.ask("enpire/trials", msgpack.packb([encode(TRIAL)]), timeout_s=LONG_S)
+            lab.line.ask("enpire/trials", batch(TRIAL), timeout_s=LONG_S)
             answers.append("answer")
         except NoAnswer:
             answers.append("none")
@@ -174,7 +195,15 @@ def test_a_disk_that_takes_nothing_leaves_the_question_open(lab: Lab) -> None:
     assert answers == ["none"]
 
 
-@pytest.mark.parametrize("payload", [b"", b"noise", msgpack.packb({"a": 1}), msgpack.packb([1])])
+KEY_HEX = "a" * 64
+NO_BATCHES = [
+    {"a": 1}, [1], {"key": "short", "trials": []}, {"key": KEY_HEX, "trials": 1}, {"key": KEY_HEX, "trials": [b"body"]},
+    {"key": KEY_HEX, "trials": [[b"body", b"short", b""]]}, {"protocol": PROTOCOL + 1, "key": KEY_HEX, "trials": []},
+    {"key": KEY_HEX, "trials": [[b"", bytes(32), b""]] * 257},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", [b"", b"noise", *map(msgpack.packb, NO_BATCHES)])
 def test_a_payload_that_is_no_batch_is_refused_in_one_line(lab: Lab, payload: bytes) -> None:
     with pytest.raises(Refused) as error:
         lab.ask("enpire/trials", payload)
@@ -269,20 +298,50 @@ def test_a_bundle_is_sent_by_name(lab: Lab) -> None:
         lab.ask(f"enpire/bundle/{'c' * 64}")
 
 
-def test_a_recording_is_kept_under_its_hash_and_only_where_a_trial_names_it(lab: Lab) -> None:
+def test_a_recording_comes_in_pieces_and_is_kept_only_where_a_trial_names_it(lab: Lab) -> None:
     data = b"recording" * 1000
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = f"enpire/recording/{sha256}"
+    sha256, size = hashlib.sha256(data).hexdigest(), len(data)
     with pytest.raises(Refused, match="no trial"):
-        lab.ask(key, data, b"station-1")
-    lab.send(replace(TRIAL, recording=sha256, recording_bytes=len(data)))
-    with pytest.raises(Refused, match="hash"):
-        lab.ask(key, data[:-1], b"station-1")
-    for _ in range(2):
-        assert lab.ask(key, data, b"station-1") == b"ok"
+        lab.piece(sha256, size, 0, data)
+    lab.send(replace(TRIAL, recording=sha256, recording_bytes=size))
+    with pytest.raises(Refused, match="its trial says"):
+        lab.piece(sha256, size + 1, 0, data)
+    with pytest.raises(Refused, match="does not say"):
+        lab.ask(f"enpire/blob/{sha256}", data, b"station-1")
+    assert lab.piece(sha256, size, 0, data[:4000]) == 4000
+    assert lab.piece(sha256, size, 0, data) == 4000  # it goes on from there, whoever forgot
+    assert lab.piece(sha256, size, 5000, data[5000:]) == 4000
+    assert lab.store.recordings_missing() == 1
+    assert lab.piece(sha256, size, 4000, data[4000:]) == size
+    assert lab.piece(sha256, size, 0, data) == size
     [path] = (lab.folder / "recordings").iterdir()
     assert (path.name, path.read_bytes()) == (f"{sha256}.mcap", data)
     assert lab.store.recordings_missing() == 0
+
+
+def test_a_recording_with_other_content_is_dropped_and_may_come_again(lab: Lab) -> None:
+    data = b"recording" * 1000
+    sha256, size = hashlib.sha256(data).hexdigest(), len(data)
+    lab.send(replace(TRIAL, recording=sha256, recording_bytes=size))
+    with pytest.raises(Refused, match="hash"):
+        lab.piece(sha256, size, 0, bytes(size))
+    with pytest.raises(Refused, match="more than"):
+        lab.piece(sha256, size, 0, data + b"more")
+    assert lab.piece(sha256, size, 0, data) == size
+
+
+def test_an_edge_is_told_what_is_not_here(lab: Lab) -> None:
+    data = b"recording"
+    sha256 = hashlib.sha256(data).hexdigest()
+    lab.send(replace(TRIAL, sequence=2, recording=sha256, recording_bytes=len(data)))
+    lab.piece(sha256, len(data), 0, data)
+    assert lab.compare(recordings=[sha256, "c" * 64]) == {
+        "high": 2, "missing": [[1, 1]], "replicated": [], "recordings_lost": ["c" * 64], "recordings_replicated": [],
+    }  # fmt: skip
+    assert lab.compare(epoch="e2")["high"] == 0
+    for values in ({"edge": 1}, {"recordings": [1]}, {"recordings": ["a"] * 513}, {"protocol": 1}):
+        with pytest.raises(Refused):
+            lab.compare(**values)
 
 
 def test_a_status_is_shown_and_noise_in_its_place_is_passed_over(lab: Lab) -> None:
@@ -309,7 +368,7 @@ def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path:
     [lease] = lab.lease(1)
     with Ledger(settings.ledger_path, "station-1") as ledger:
         ledger.add_lease(lease)
-        sequence = ledger.open_trial(lease.assignments[0], lease.lease_id, NOW_S)
+        _, sequence = ledger.open_trial(lease.assignments[0], lease.lease_id, NOW_S)
         trial = replace(TRIAL, epoch=ledger.epoch, sequence=sequence, recording=sha256, recording_bytes=13)
         ledger.seal(trial, recording)
 
@@ -317,7 +376,7 @@ def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path:
         with Ledger(settings.ledger_path, "station-1") as mine:
             courier = Courier(settings, mine, lab.line, "s")
             courier.send_trials()
-            courier.send_recording()
+            courier.send_piece()
 
     carrier = threading.Thread(target=carry)
     carrier.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.campaign import Attempt
 from coordinator.evolution.records import (
@@ -19,10 +21,12 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
-from coordinator.store import FILE, Store, StoreError
-from edge.records import Lease, Outcome, Trial, encode
+from coordinator.ingest import Batch
+from coordinator.store import FILE, Known, Store, StoreError
+from edge.records import Lease, Outcome, Sealed, Trial, encode, first_link
 
 NOW_S = 1_700_000_000.0
+KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 TRIAL = Trial(
     edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle="b" * 64,
     start_id="dev-1", purpose="screen", seed=7, outcome=Outcome.FAILURE, cause="near", detail="2 mm off",
@@ -41,6 +45,20 @@ def rows(store: Store, query: str) -> list[Any]:
     return store._db.execute(query).fetchall()
 
 
+def seal(body: bytes, key: Ed25519PrivateKey = KEY, previous: bytes | None = None) -> Sealed:
+    """Seal a body as the edge that holds `key` does; chained to something of its own where nothing is given."""
+    previous = previous or hashlib.sha256(b"before" + body).digest()
+    return Sealed(body, previous, key.sign(Sealed(body, previous, b"").chain))
+
+
+def batch(*bodies: bytes, key: Ed25519PrivateKey = KEY) -> Batch:
+    return Batch(key.public_key().public_bytes_raw().hex(), tuple(seal(body, key) for body in bodies))
+
+
+def keep(store: Store, body: bytes, now_s: float) -> str:
+    return store.ingest(batch(body), now_s)[0].kept
+
+
 def altered(body: bytes, **values: object) -> bytes:
     packed: bytes = msgpack.packb(msgpack.unpackb(body) | values)
     return packed
@@ -48,22 +66,15 @@ def altered(body: bytes, **values: object) -> bytes:
 
 def test_a_trial_sent_twice_is_kept_once(store: Store) -> None:
     body = encode(TRIAL)
-    assert [store.ingest_trial(body, NOW_S + again) for again in range(3)] == ["new", "same", "same"]
+    assert [keep(store, body, NOW_S + again) for again in range(3)] == ["new", "same", "same"]
     assert rows(store, "SELECT sequence, received_unix_s FROM trials") == [(1, NOW_S)]
     assert rows(store, "SELECT * FROM quarantine") == []
 
 
-def test_the_same_content_in_another_key_order_is_the_same_trial(store: Store) -> None:
-    body = encode(TRIAL)
-    reordered = msgpack.packb(dict(reversed(msgpack.unpackb(body).items())))
-    assert reordered != body
-    assert [store.ingest_trial(item, NOW_S) for item in (body, reordered)] == ["new", "same"]
-
-
 def test_other_content_under_a_kept_identity_goes_to_quarantine_and_changes_nothing(store: Store) -> None:
-    store.ingest_trial(encode(TRIAL), NOW_S)
+    keep(store, encode(TRIAL), NOW_S)
     forged = encode(replace(TRIAL, outcome=Outcome.SUCCESS, cause=""))
-    assert [store.ingest_trial(forged, NOW_S) for _ in range(2)] == ["conflict", "conflict"]
+    assert [keep(store, forged, NOW_S) for _ in range(2)] == ["conflict", "conflict"]
     assert rows(store, "SELECT outcome FROM trials") == [("failure",)]
     assert rows(store, "SELECT edge, epoch, sequence, body FROM quarantine") == [("station-1", "e1", 1, forged)]
 
@@ -92,7 +103,7 @@ def test_what_no_station_can_have_measured_is_refused_by_name_and_kept_aside(
     store: Store, values: dict[str, object], named: str
 ) -> None:
     body = altered(encode(TRIAL), **values)
-    [ingested] = store.ingest([body], NOW_S)
+    [ingested] = store.ingest(batch(body), NOW_S)
     assert ingested.kept == "refused"
     assert named in ingested.reason
     assert rows(store, "SELECT * FROM trials") == []
@@ -101,18 +112,22 @@ def test_what_no_station_can_have_measured_is_refused_by_name_and_kept_aside(
 
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 def test_the_ends_of_the_range_are_allowed(store: Store, progress: float) -> None:
-    assert store.ingest_trial(encode(replace(TRIAL, progress=progress)), NOW_S) == "new"
+    assert keep(store, encode(replace(TRIAL, progress=progress)), NOW_S) == "new"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x91" * 5000, msgpack.packb([1, 2]), msgpack.packb("x")])
 def test_noise_is_refused_without_an_identity(store: Store, body: bytes) -> None:
-    [ingested] = store.ingest([body], NOW_S)
+    [ingested] = store.ingest(batch(body), NOW_S)
     assert (ingested.kept, ingested.identity) == ("refused", None)
 
 
 def test_a_bad_body_does_not_take_its_batch_with_it(store: Store) -> None:
     second = encode(replace(TRIAL, sequence=2))
-    assert [item.kept for item in store.ingest([encode(TRIAL), b"noise", second], NOW_S)] == ["new", "refused", "new"]
+    assert [item.kept for item in store.ingest(batch(encode(TRIAL), b"noise", second), NOW_S)] == [
+        "new",
+        "refused",
+        "new",
+    ]
 
 
 def test_a_batch_that_cannot_be_written_leaves_nothing_behind(store: Store) -> None:
@@ -120,16 +135,16 @@ def test_a_batch_that_cannot_be_written_leaves_nothing_behind(store: Store) -> N
         "CREATE TRIGGER full BEFORE INSERT ON trials WHEN NEW.sequence = 2 BEGIN SELECT RAISE(ABORT, 'no room'); END"
     )
     with pytest.raises(StoreError, match="no room"):
-        store.ingest([encode(TRIAL), encode(replace(TRIAL, sequence=2))], NOW_S)
+        store.ingest(batch(encode(TRIAL), encode(replace(TRIAL, sequence=2))), NOW_S)
     assert rows(store, "SELECT * FROM trials") == []
 
 
 def test_what_was_kept_is_there_after_a_crash(tmp_path: Path) -> None:
     store = Store(tmp_path / FILE)
-    store.ingest_trial(encode(TRIAL), NOW_S)
+    keep(store, encode(TRIAL), NOW_S)
     # The first connection is left as a killed process would leave it: not closed, its log not folded in.
     with Store(tmp_path / FILE) as again:
-        assert again.ingest_trial(encode(TRIAL), NOW_S) == "same"
+        assert keep(again, encode(TRIAL), NOW_S) == "same"
 
 
 def test_a_trial_settles_its_assignment_and_a_late_one_does_not_revive_it(store: Store) -> None:
@@ -138,7 +153,7 @@ def test_a_trial_settles_its_assignment_and_a_late_one_does_not_revive_it(store:
     store.lease(Lease("l1", "push_t", (), NOW_S + 600), "station-1", attempts, NOW_S)
     store.void(["a2"], NOW_S)
     for sequence, name in enumerate(("a1", "a2"), start=1):
-        store.ingest_trial(encode(replace(TRIAL, sequence=sequence, assignment_id=name)), NOW_S)
+        keep(store, encode(replace(TRIAL, sequence=sequence, assignment_id=name)), NOW_S)
     assert rows(store, "SELECT assignment_id, state FROM assignments ORDER BY 1") == [("a1", "done"), ("a2", "void")]
     store.write([TrialUsed("station-1", "e1", 1)])
     assert rows(store, "SELECT assignment_id, used FROM trials ORDER BY 1") == [("a1", 1), ("a2", 0)]
@@ -157,7 +172,7 @@ def test_a_station_keeps_its_first_day_and_shows_its_newest_epoch(store: Store) 
 
 
 def test_a_recording_is_missing_until_it_has_come(store: Store) -> None:
-    store.ingest_trial(encode(replace(TRIAL, recording="1" * 64)), NOW_S)
+    keep(store, encode(replace(TRIAL, recording="1" * 64)), NOW_S)
     assert store.recordings_missing() == 1
     store.add_recording("1" * 64, "station-1", "recordings/x.mcap", 10, NOW_S)
     assert store.recordings_missing() == 0
@@ -211,3 +226,48 @@ def prepare_candidate(store: Store) -> None:
         HypothesisMade(1, "offline", "seed", "It works.", "It does not.", {}, NOW_S),
         CandidateMade(1, 1, "b" * 64, None, "screen", NOW_S),
     ])  # fmt: skip
+
+
+def test_only_what_its_edge_has_sealed_is_kept(store: Store) -> None:
+    keep(store, encode(TRIAL), NOW_S)
+    second = encode(replace(TRIAL, sequence=2))
+    good = seal(second)
+    forged = [
+        replace(good, signature=bytes(64)),
+        replace(good, body=altered(second, progress=1.0)),
+        replace(good, previous=bytes(32)),
+        seal(second, STRANGER),
+    ]
+    for item in forged:
+        [ingested] = store.ingest(Batch(batch().key, (item,)), NOW_S)
+        assert (ingested.kept, ingested.identity) == ("refused", ("station-1", "e1", 2))
+        assert "signature" in ingested.reason
+    [stranger] = store.ingest(batch(second, key=STRANGER), NOW_S)  # well sealed, by somebody else
+    assert (stranger.kept, "another key" in stranger.reason) == ("refused", True)
+    assert store.ingest(Batch(batch().key, (good,)), NOW_S)[0].kept == "new"
+    assert rows(store, "SELECT COUNT(*) FROM quarantine") == [(2,)]  # the others had the same body as another
+    assert rows(store, "SELECT public_key FROM ledgers") == [(batch().key,)]
+
+
+def test_two_trials_chained_to_the_same_one_are_a_copied_card(store: Store) -> None:
+    link = first_link("e1")
+    key = batch().key
+    first = seal(encode(TRIAL), previous=link)
+    second = seal(encode(replace(TRIAL, sequence=2)), previous=first.chain)
+    copied = seal(encode(replace(TRIAL, sequence=3)), previous=first.chain)
+    assert [item.kept for item in store.ingest(Batch(key, (second, first, copied, second)), NOW_S)] == [
+        "new", "new", "conflict", "same",
+    ]  # fmt: skip
+
+
+def test_the_store_tells_an_edge_what_it_lacks_and_what_a_backup_holds(store: Store) -> None:
+    assert store.known_of("station-1", "e1") == Known(0, [], [])
+    store.ingest(batch(*[encode(replace(TRIAL, sequence=number)) for number in (3, 4, 7, 8, 9)]), NOW_S)
+    store._db.execute("UPDATE trials SET replicated = 1 WHERE sequence IN (3, 4, 8)")
+    assert store.known_of("station-1", "e1") == Known(9, [(1, 2), (5, 6)], [(3, 4), (8, 8)])
+    assert store.known_of("station-2", "e1") == Known(0, [], [])
+    store.add_recording("a" * 64, "station-1", "recordings/a", 1, NOW_S)
+    store.add_recording("b" * 64, "station-1", "recordings/b", 1, NOW_S)
+    store._db.execute("UPDATE recordings SET replicated = 1 WHERE file = 'recordings/b'")
+    assert store.recordings_of(["a" * 64, "b" * 64, "c" * 64]) == (["c" * 64], ["b" * 64])
+    assert store.recordings_of([]) == ([], [])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.campaign import Attempt
 from coordinator.evolution.records import (
@@ -18,9 +20,10 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
+from coordinator.ingest import Batch
 from coordinator.store import FILE, Store
 from coordinator.summary import Integrity, Observed, check_integrity, summarise, write_summary
-from edge.records import Lease, Outcome, Trial, encode
+from edge.records import Lease, Outcome, Sealed, Trial, encode
 
 START_S = 1_700_000_000.0
 SEED, BETTER = "a" * 64, "b" * 64
@@ -32,6 +35,18 @@ TRIAL = Trial(
     wall_trial_s=6.0, started_unix_s=START_S + 1.0, ended_unix_s=START_S + 10.0, station_hash="5" * 64,
     calibration_hash="6" * 64, software="s", recording="",
 )  # fmt: skip
+
+
+KEY = Ed25519PrivateKey.generate()
+
+
+def batch(*trials: Trial) -> Batch:
+    """Return sealed trials, each chained to something of its own."""
+    sealed = []
+    for body in map(encode, trials):
+        link = hashlib.sha256(b"before" + body).digest()
+        sealed.append(Sealed(body, link, KEY.sign(Sealed(body, link, b"").chain)))
+    return Batch(KEY.public_key().public_bytes_raw().hex(), tuple(sealed))
 
 
 def begin(folder: Path, task: str = "push_t") -> Store:
@@ -80,7 +95,7 @@ def finished(tmp_path: Path) -> dict[str, Any]:
             *[good] * 5,
         ]
         numbered = [replace(t, sequence=n, assignment_id=f"a{n}") for n, t in enumerate(trials, start=1)]
-        store.ingest([encode(trial) for trial in numbered], START_S + 20.0)
+        store.ingest(batch(*numbered), START_S + 20.0)
         store.write([
             DecisionMade(1, 2, "accept", "gate", "", 9, 8, 1, 21.0, 8, 9, 1, 9, 77.8, 18, START_S + 240.0),
             HeldoutMeasured(1, 2, 46, 50, 0.81, 0.98, True, START_S + 540.0),
@@ -146,12 +161,12 @@ def test_what_is_missing_or_too_much_is_counted(
 ) -> None:
     with begin(tmp_path) as store:
         ask_for(store, ["a1", "a2"])
-        store.ingest([encode(replace(TRIAL, sequence=n, assignment_id=name)) for n, name in trials], START_S)
+        store.ingest(batch(*[replace(TRIAL, sequence=n, assignment_id=name) for n, name in trials]), START_S)
         assert check_integrity(tmp_path / FILE, begun) == expected
 
 
 def test_a_quarantined_trial_is_counted(tmp_path: Path) -> None:
     with begin(tmp_path) as store:
         ask_for(store, ["a1"])
-        store.ingest([encode(TRIAL), encode(replace(TRIAL, detail="forged"))], START_S)
+        store.ingest(batch(TRIAL, replace(TRIAL, detail="forged")), START_S)
         assert check_integrity(tmp_path / FILE, {}).quarantined == 1

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge.ledger import Identity, Ledger, LedgerError, room
-from edge.records import Assignment, Lease, Outcome, Trial, decode, encode
+from edge.ledger import Held, Identity, Ledger, LedgerError, room
+from edge.records import Assignment, Lease, Outcome, Trial, decode, encode, first_link
 
 NOW_S = 1_700_000_000.0
 LATER_S = NOW_S + 600.0
@@ -43,7 +44,7 @@ say(ledger.epoch)
 input()
 while found := ledger.next_assignment(0.0):
     try:
-        say(ledger.open_trial(*found, 0.0), found[0].assignment_id)
+        say(ledger.open_trial(*found, 0.0)[1], found[0].assignment_id)
     except LedgerError:  # another was faster
         continue
 """
@@ -53,12 +54,16 @@ ledger = Ledger(Path(sys.argv[1]), "station-1")
 trial = decode(Trial, bytes.fromhex(sys.argv[2]))
 while input():
     assignment, lease_id = ledger.next_assignment(0.0)
-    sequence = ledger.open_trial(assignment, lease_id, 0.0)
+    _, sequence = ledger.open_trial(assignment, lease_id, 0.0)
     say("open", sequence)
     input()
     ledger.seal(replace(trial, epoch=ledger.epoch, sequence=sequence, assignment_id=assignment.assignment_id), None)
     say("sealed", sequence)
 """
+
+
+def unacked(ledger: Ledger, limit: int) -> list[bytes]:
+    return [sealed.body for sealed in ledger.unacked(limit)]
 
 
 def assignments(*names: str) -> tuple[Assignment, ...]:
@@ -84,7 +89,7 @@ def begin(ledger: Ledger) -> tuple[int, Assignment]:
     """Open the next assignment and return its number."""
     found = ledger.next_assignment(NOW_S)
     assert found is not None
-    return ledger.open_trial(*found, NOW_S), found[0]
+    return ledger.open_trial(*found, NOW_S)[1], found[0]
 
 
 def recover(ledger: Ledger) -> list[Trial]:
@@ -117,13 +122,13 @@ def test_a_trial_goes_from_open_to_sealed_to_acknowledged(path: Path) -> None:
         assert [(item.sequence, item.lease_id, item.assignment) for item in ledger.open_trials()] == [
             (sequence, "l1", assignment)
         ]
-        assert ledger.unacked(9) == []
+        assert unacked(ledger, 9) == []
         trial = trial_of(ledger, sequence)
         ledger.seal(trial, None)
         assert ledger.open_trials() == []
-        assert ledger.unacked(9) == [encode(trial)]
+        assert unacked(ledger, 9) == [encode(trial)]
         ledger.acknowledge([trial.identity])
-        assert ledger.unacked(9) == []
+        assert unacked(ledger, 9) == []
         assert ledger.next_assignment(NOW_S) is None
 
 
@@ -132,9 +137,9 @@ def test_what_one_connection_commits_the_other_sees(path: Path) -> None:
         uplink.add_lease(lease("a1"))
         trial = trial_of(station, begin(station)[0])
         station.seal(trial, None)
-        assert uplink.unacked(9) == [encode(trial)]
+        assert unacked(uplink, 9) == [encode(trial)]
         uplink.acknowledge([trial.identity])
-        assert station.unacked(9) == []
+        assert unacked(station, 9) == []
 
 
 def test_a_second_seal_is_refused_and_the_first_stays(path: Path) -> None:
@@ -145,7 +150,7 @@ def test_a_second_seal_is_refused_and_the_first_stays(path: Path) -> None:
         for again in (first, replace(first, outcome=Outcome.FAILURE, cause="near")):
             with pytest.raises(LedgerError, match="not open"):
                 ledger.seal(again, None)
-        assert ledger.unacked(9) == [encode(first)]
+        assert unacked(ledger, 9) == [encode(first)]
         ledger.acknowledge([first.identity])
         with pytest.raises(LedgerError, match="not open"):
             ledger.seal(first, None)
@@ -155,7 +160,7 @@ def test_a_second_seal_is_refused_and_the_first_stays(path: Path) -> None:
     ("values", "complaint"),
     [
         ({"edge": "station-2"}, "not of this ledger"),
-        ({"epoch": "another"}, "not of this ledger"),
+        ({"epoch": "another"}, "not open"),
         ({"sequence": 2}, "not open"),
         ({"sequence": -1}, "not open"),
     ],
@@ -166,7 +171,7 @@ def test_a_trial_that_was_not_begun_here_is_not_sealed(path: Path, values: dict[
         trial = trial_of(ledger, begin(ledger)[0])
         with pytest.raises(LedgerError, match=complaint):
             ledger.seal(replace(trial, **values), None)  # type: ignore[arg-type]
-        assert ledger.unacked(9) == []
+        assert unacked(ledger, 9) == []
         ledger.seal(trial, None)
 
 
@@ -236,7 +241,7 @@ def test_an_expired_lease_takes_only_its_own_pending_work_with_it(path: Path) ->
         assert found is not None
         assert (found[0].assignment_id, found[1]) == ("b1", "l2")
         ledger.seal(trial_of(ledger, sequence), None)
-        assert len(ledger.unacked(9)) == 1
+        assert len(unacked(ledger, 9)) == 1
 
 
 def test_unacked_returns_the_oldest_first_byte_for_byte(path: Path) -> None:
@@ -249,7 +254,7 @@ def test_unacked_returns_the_oldest_first_byte_for_byte(path: Path) -> None:
             ledger.seal(trial, None)
             bodies[sequence] = encode(trial)
         oldest_first = [bodies[sequence] for sequence in sorted(bodies)]
-        assert [ledger.unacked(limit) for limit in range(5)] == [oldest_first[:limit] for limit in range(5)]
+        assert [unacked(ledger, limit) for limit in range(5)] == [oldest_first[:limit] for limit in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +272,7 @@ def test_what_is_said_of_other_trials_is_passed_over(path: Path, foreign: Callab
         ledger.seal(trial, None)
         ledger.acknowledge([foreign(trial.identity)])
         ledger.refused(foreign(trial.identity), "who knows")
-        assert ledger.unacked(9) == [encode(trial)]
+        assert unacked(ledger, 9) == [encode(trial)]
 
 
 def test_an_acknowledgement_before_the_seal_changes_nothing(path: Path) -> None:
@@ -277,7 +282,7 @@ def test_an_acknowledgement_before_the_seal_changes_nothing(path: Path) -> None:
         ledger.acknowledge([trial.identity])
         ledger.refused(trial.identity, "too early")
         ledger.seal(trial, None)
-        assert ledger.unacked(9) == [encode(trial)]
+        assert unacked(ledger, 9) == [encode(trial)]
 
 
 def test_a_refused_trial_is_kept_and_sent_no_more(path: Path) -> None:
@@ -287,7 +292,7 @@ def test_a_refused_trial_is_kept_and_sent_no_more(path: Path) -> None:
         ledger.seal(trial, path.parent / "a.mcap")
         ledger.refused(trial.identity, "never seen such a bundle")
         ledger.acknowledge([trial.identity])
-        assert (ledger.unacked(9), ledger.unsent_recordings(9)) == ([], [])
+        assert (unacked(ledger, 9), ledger.unsent_recordings(9)) == ([], [])
     kept = rows(path, "SELECT state, body, refused_because FROM trials")
     assert kept == [("refused", encode(trial), "never seen such a bundle")]
 
@@ -322,7 +327,7 @@ def test_a_crash_leaves_an_invalid_trial_under_the_number_that_was_begun(path: P
             assert (item.outcome, item.cause, item.recording) == (Outcome.INVALID, "crash", "")
             assert (item.edge, item.epoch, item.lease_id) == (EDGE, ledger.epoch, "l1")
             assert (item.started_unix_s, item.ended_unix_s) == (NOW_S, LATER_S)
-        assert ledger.unacked(9)[1:] == [encode(item) for item in found]
+        assert unacked(ledger, 9)[1:] == [encode(item) for item in found]
         assert (recover(ledger), ledger.open_trials(), ledger.pending_count(NOW_S)) == ([], [], 0)
         with pytest.raises(LedgerError, match="not open"):
             ledger.seal(trial_of(ledger, begun[0][0]), None)
@@ -354,7 +359,7 @@ def test_no_kill_between_open_and_seal_loses_a_number(path: Path) -> None:
             left_open = [item.sequence for item in ledger.open_trials()]
             assert len(left_open) == 1 if waits_open else len(left_open) <= 1
             assert [item.sequence for item in recover(ledger)] == left_open
-            kept = [decode(Trial, body) for body in ledger.unacked(999)]
+            kept = [decode(Trial, body) for body in unacked(ledger, 999)]
         assert [item.sequence for item in kept] == list(range(1, len(kept) + 1))
         assert len({item.assignment_id for item in kept}) == len(kept)
         sound = {item.sequence for item in kept if item.outcome is Outcome.SUCCESS}
@@ -429,7 +434,7 @@ def test_a_random_walk_never_loses_doubles_or_invents_a_trial(path: Path) -> Non
         if move == "crash":
             sealed |= {trial.sequence: encode(trial) for trial in recover(ledger)}
             begun.clear()
-        assert ledger.unacked(999) == [sealed[sequence] for sequence in sorted(sealed)]
+        assert unacked(ledger, 999) == [sealed[sequence] for sequence in sorted(sealed)]
         assert [item.sequence for item in ledger.open_trials()] == sorted(begun)
         assert ledger.pending_count(NOW_S) == len(pending)
     ledger.close()
@@ -502,7 +507,7 @@ def test_a_full_disk_is_said_and_loses_nothing(path: Path) -> None:
         ledger._db.execute("PRAGMA max_page_count = 1000000")
         assert ledger.add_lease(big)
         ledger.seal(trial, None)
-        assert ledger.unacked(9) == [encode(trial)]
+        assert unacked(ledger, 9) == [encode(trial)]
 
 
 def test_a_write_that_the_disk_does_not_take_is_said_and_undone(path: Path) -> None:
@@ -529,4 +534,111 @@ ledger.seal(trial, None)
     assert process.returncode == 0
     assert said == [f"disk full: free space on {path.parent}, nothing was lost"] * 2 + [f"[{sequence}]"]
     with Ledger(path, EDGE) as ledger:
-        assert ledger.unacked(9) == [body]
+        assert unacked(ledger, 9) == [body]
+
+
+def sealed_trials(ledger: Ledger, count: int, recording: str = "") -> list[Trial]:
+    """Run `count` trials; each has a recording of its own where there is one."""
+    names = [f"{ledger.epoch}-{number}" for number in range(count)]
+    ledger.add_lease(lease(*names, lease_id=f"l-{ledger.epoch}"))
+    trials = []
+    for name in names:
+        found = ledger.next_assignment(NOW_S)
+        assert found is not None
+        _, sequence = ledger.open_trial(*found, NOW_S)
+        trials.append(trial_of(ledger, sequence, name, recording and f"{recording}{name}"))
+        ledger.seal(trials[-1], Path(f"/{name}.mcap") if recording else None)
+    return trials
+
+
+def test_each_trial_is_chained_to_the_one_sealed_before_it_and_signed(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        sealed_trials(ledger, 3)
+        link, key = first_link(ledger.epoch), Ed25519PublicKey.from_public_bytes(bytes.fromhex(ledger.public_key))
+        for sealed in ledger.unacked(9):
+            assert sealed.previous == link
+            key.verify(sealed.signature, sealed.chain)
+            link = sealed.chain
+    with Ledger(path, EDGE) as again:
+        assert again.public_key == key.public_bytes_raw().hex()
+    assert path.with_name("edge.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_key_that_is_none_is_refused_in_one_line(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name("edge.key").write_text("noise")
+    with pytest.raises(LedgerError, match="not an edge's key"):
+        Ledger(path, EDGE)
+
+
+def test_what_the_coordinator_turns_out_not_to_have_is_sent_again(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        trials = sealed_trials(ledger, 6)
+        ledger.acknowledge([trial.identity for trial in trials[:5]])
+        ledger.refused(trials[5].identity, "noise")
+        ledger.replicated(ledger.epoch, [(1, 1), (3, 3)])
+        assert ledger.held() == [Held(ledger.epoch, 1, 6)]
+        assert ledger.reopen(ledger.epoch, 3, [(1, 1)]) == 3  # it was restored from a copy that is older still
+        assert unacked(ledger, 9) == [encode(trials[number]) for number in (0, 3, 4)]
+        assert ledger.reopen(ledger.epoch, 3, [(1, 1)]) == 0
+        assert ledger.reopen("another", 0, []) == 0
+
+
+def test_a_ledger_that_knows_less_than_the_coordinator_numbers_anew(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        old = ledger.epoch
+        sealed_trials(ledger, 2)
+        assert not ledger.knows_less_than(old, 2)
+        assert ledger.knows_less_than(old, 3)
+        ledger.add_lease(lease("open", lease_id="l-open"))
+        found = ledger.next_assignment(NOW_S)
+        assert found is not None
+        assert ledger.open_trial(*found, NOW_S) == (old, 3)
+        new = ledger.begin_epoch()
+        assert new == ledger.epoch != old
+        assert not ledger.knows_less_than(old, 9)  # it is past
+        [trial] = sealed_trials(ledger, 1)
+        assert trial.identity == (EDGE, new, 1)
+        ledger.seal(replace(trial_of(ledger, 3, "open"), epoch=old), None)  # what was begun before keeps its number
+        assert ledger.held() == [Held(old, 1, 3), Held(new, 1, 1)]
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger._db.execute("INSERT INTO epochs (epoch) VALUES (?)", (old,))
+
+
+@pytest.mark.parametrize(
+    ("steps", "may_go", "may_go_under_pressure"),
+    [
+        ("", False, False),
+        ("acked", False, False),
+        ("acked sent", False, True),
+        ("acked sent safe", False, True),  # its trial is in no backup yet
+        ("acked sent replicated", False, True),
+        ("acked sent safe replicated", True, True),
+        ("acked sent safe replicated lost", False, False),
+        ("acked sent safe replicated reopened", False, False),
+    ],
+)
+def test_a_recording_may_be_deleted_only_where_nothing_would_be_lost(
+    path: Path, steps: str, may_go: bool, may_go_under_pressure: bool
+) -> None:
+    with Ledger(path, EDGE) as ledger:
+        [trial] = sealed_trials(ledger, 1, recording="r")
+        does: dict[str, Callable[[], object]] = {
+            "acked": lambda: ledger.acknowledge([trial.identity], NOW_S),
+            "sent": lambda: ledger.recording_sent(trial.recording),
+            "safe": lambda: ledger.recordings_replicated([trial.recording]),
+            "replicated": lambda: ledger.replicated(ledger.epoch, [(1, 1)]),
+            "lost": lambda: ledger.recordings_lost([trial.recording]),
+            "reopened": lambda: ledger.reopen(ledger.epoch, 0, []),
+        }
+        for step in steps.split():
+            does[step]()
+        week_s = 7 * 86400.0
+        assert bool(ledger.purgeable(False, NOW_S + 2 * week_s)) == may_go
+        assert ledger.purgeable(True, NOW_S + week_s) == ledger.purgeable(False, NOW_S)
+        late = ledger.purgeable(True, NOW_S + week_s + 1.0)
+        assert bool(late) == may_go_under_pressure
+        for row, file in late:
+            assert file == Path(f"/{trial.assignment_id}.mcap")
+            ledger.purged(row)
+        assert ledger.purgeable(True, NOW_S + 2 * week_s) == []

@@ -42,6 +42,9 @@ TRIAL = Trial(
     wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=NOW_S, ended_unix_s=NOW_S + 1.5, station_hash="5" * 64,
     calibration_hash="6" * 64, software="s", recording="",
 )  # fmt: skip
+NOTHING_KNOWN = {
+    "high": 0, "missing": [], "replicated": [], "recordings_lost": [], "recordings_replicated": [],
+}  # fmt: skip
 Reply = Callable[[bytes], bytes | None]  # None leaves the question open
 
 
@@ -85,6 +88,10 @@ class Desk:
         return [key for key, _, _ in self.asked if key.startswith(f"enpire/{topic}")]
 
 
+def unacked(ledger: Ledger, limit: int) -> list[bytes]:
+    return [sealed.body for sealed in ledger.unacked(limit)]
+
+
 def refuse(sentence: str) -> Reply:
     def reply(payload: bytes) -> bytes:
         raise LookupError(sentence)
@@ -94,6 +101,11 @@ def refuse(sentence: str) -> Reply:
 
 def say(value: object) -> Reply:
     return lambda payload: value if isinstance(value, bytes) else bytes(msgpack.packb(value))
+
+
+def whole(payload: bytes) -> bytes:
+    """Take a piece as all that there is of a recording."""
+    return bytes(msgpack.packb({"have": len(payload)}))
 
 
 def leases(*items: Lease) -> Reply:
@@ -159,7 +171,7 @@ class Here:
         for name in names:
             found = self.ledger.next_assignment(NOW_S)
             assert found is not None
-            sequence = self.ledger.open_trial(*found, NOW_S)
+            _, sequence = self.ledger.open_trial(*found, NOW_S)
             data = recording and recording + name.encode()
             path = self.settings.folder / f"{name}.mcap" if data else None
             if path is not None:
@@ -340,8 +352,10 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
     strange = ("station-2", first.epoch, third.sequence)
     here.desk.replies["enpire/trials"] = say({"acked": [first.identity, strange], "refused": [[*second.identity, "?"]]})
     assert here.courier.send_trials() == 3
-    assert [msgpack.unpackb(payload) for _, payload, _ in here.desk.asked] == [bodies] * 3
-    assert here.ledger.unacked(9) == bodies[2:]
+    batches = [msgpack.unpackb(payload) for _, payload, _ in here.desk.asked]
+    assert [[body for body, _, _ in batch["trials"]] for batch in batches] == [bodies] * 3
+    assert {batch["key"] for batch in batches} == {here.ledger.public_key}
+    assert unacked(here.ledger, 9) == bodies[2:]
     assert "refused trial" in here.courier.refusal
     here.desk.replies["enpire/trials"] = say({"acked": [third.identity], "refused": []})
     assert [here.courier.send_trials() for _ in range(2)] == [1, 0]
@@ -360,7 +374,7 @@ def test_an_answer_that_names_no_trials_marks_none(here: Here, answer: object) -
     here.desk.replies["enpire/trials"] = say(answer)
     with pytest.raises(NoAnswer):
         here.courier.send_trials()
-    assert here.ledger.unacked(9) == [encode(trial)]
+    assert unacked(here.ledger, 9) == [encode(trial)]
 
 
 def test_an_answer_that_is_wrong_in_one_place_marks_none(here: Here) -> None:
@@ -370,7 +384,7 @@ def test_an_answer_that_is_wrong_in_one_place_marks_none(here: Here) -> None:
         here.desk.replies["enpire/trials"] = say({"acked": [trial.identity, *acked], "refused": refused})
         with pytest.raises(NoAnswer):
             here.courier.send_trials()
-    assert here.ledger.unacked(9) == [encode(trial)]
+    assert unacked(here.ledger, 9) == [encode(trial)]
 
 
 def test_a_refusal_of_the_whole_batch_leaves_it_to_be_sent_again(here: Here) -> None:
@@ -378,7 +392,7 @@ def test_a_refusal_of_the_whole_batch_leaves_it_to_be_sent_again(here: Here) -> 
     here.desk.replies["enpire/trials"] = refuse("not a batch")
     with pytest.raises(Refused, match="not a batch"):
         here.courier.send_trials()
-    assert here.ledger.unacked(9) == [encode(trial)]
+    assert unacked(here.ledger, 9) == [encode(trial)]
 
 
 def test_many_trials_go_in_batches_before_recordings(here: Here) -> None:
@@ -386,31 +400,68 @@ def test_many_trials_go_in_batches_before_recordings(here: Here) -> None:
     kept: list[bytes] = []
 
     def keep(payload: bytes) -> bytes:
-        bodies = msgpack.unpackb(payload)
+        bodies = [body for body, _, _ in msgpack.unpackb(payload)["trials"]]
         kept.extend(bodies)
         return bytes(msgpack.packb({"acked": [decode(Trial, body).identity for body in bodies]}))
 
-    here.desk.replies |= {"enpire/trials": keep, "enpire/lease": leases()}
-    here.desk.replies |= {f"enpire/recording/{trial.recording}": say(b"ok") for trial in trials}
+    here.desk.replies |= {"enpire/trials": keep, "enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
+    here.desk.replies |= {f"enpire/blob/{trial.recording}": whole for trial in trials}
     assert here.courier.turn(NOW_S)
-    assert here.desk.keys("recording") == []
-    assert not here.courier.turn(NOW_S)
-    assert len(here.desk.keys("recording")) == 1
+    assert here.desk.keys("blob") == []
+    assert here.courier.turn(NOW_S)
+    assert len(here.desk.keys("blob")) == 1
     assert kept == [encode(trial) for trial in trials]
 
 
-def test_recordings_of_kept_trials_are_sent_whole_one_a_time_and_once(here: Here) -> None:
+def test_recordings_of_kept_trials_are_sent_one_a_time_and_once(here: Here) -> None:
     trials = here.seal(2, b"picture")
-    here.courier.send_recording()
+    here.courier.send_piece()
     assert here.desk.asked == []
     here.ledger.acknowledge([trial.identity for trial in trials])
-    here.desk.replies |= {f"enpire/recording/{trial.recording}": say(b"ok") for trial in trials}
+    here.desk.replies |= {f"enpire/blob/{trial.recording}": whole for trial in trials}
     for _ in range(3):
-        here.courier.send_recording()
-    assert [(key, hashlib.sha256(payload).hexdigest(), who) for key, payload, who in here.desk.asked] == [
-        (f"enpire/recording/{trial.recording}", trial.recording, b"station-1") for trial in trials
+        here.courier.send_piece()
+    assert [(key, hashlib.sha256(payload).hexdigest()) for key, payload, _ in here.desk.asked] == [
+        (f"enpire/blob/{trial.recording}", trial.recording) for trial in trials
     ]
+    assert {msgpack.unpackb(said)["edge"] for _, _, said in here.desk.asked} == {"station-1"}
     assert here.ledger.unsent_recordings(9) == []
+
+
+def test_a_large_recording_goes_in_pieces_from_where_the_coordinator_is(here: Here) -> None:
+    [trial] = here.seal(1, b"picture" * 400_000)
+    here.ledger.acknowledge([trial.identity])
+    [(_, path)] = here.ledger.unsent_recordings(9)
+    data, have = path.read_bytes(), 1_000_000  # an earlier attempt came as far
+    forgets = iter([False, False, True, False, False, False, False])
+
+    def take(payload: bytes) -> bytes:
+        nonlocal have
+        said = msgpack.unpackb(here.desk.asked[-1][2])
+        assert said["size"] == len(data)
+        if next(forgets):
+            have = 0
+        elif said["offset"] == have:
+            assert data[have : have + len(payload)] == payload
+            have += len(payload)
+        return bytes(msgpack.packb({"have": have}))
+
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = take
+    for _ in range(7):
+        here.courier.send_piece()
+    assert have == len(data)
+    assert here.ledger.unsent_recordings(9) == []
+    assert here.courier.send_piece() == 0
+
+
+@pytest.mark.parametrize("answer", [{}, {"have": -1}, {"have": "all"}, {"have": 10**9}, 5])
+def test_an_answer_that_does_not_say_how_much_is_there_marks_nothing(here: Here, answer: object) -> None:
+    [trial] = here.seal(1, b"picture")
+    here.ledger.acknowledge([trial.identity])
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = say(answer)
+    with pytest.raises(NoAnswer):
+        here.courier.send_piece()
+    assert len(here.ledger.unsent_recordings(9)) == 1
 
 
 def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here) -> None:
@@ -419,37 +470,99 @@ def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here)
     [path] = [path for sha256, path in here.ledger.unsent_recordings(9) if sha256 == lost.recording]
     path.unlink()
     here.desk.replies |= {
-        f"enpire/recording/{unwanted.recording}": refuse("too large"), f"enpire/recording/{good.recording}": say(b"ok")
+        f"enpire/blob/{unwanted.recording}": refuse("too large"), f"enpire/blob/{good.recording}": whole
     }  # fmt: skip
     said = []
     for _ in range(4):
-        here.courier.send_recording()
+        here.courier.send_piece()
         said.append(here.courier.refusal)
     assert "No such file" in said[0]
     assert "too large" in said[1]
-    assert here.desk.keys("recording") == [f"enpire/recording/{trial.recording}" for trial in (unwanted, good)]
+    assert here.desk.keys("blob") == [f"enpire/blob/{trial.recording}" for trial in (unwanted, good)]
     assert [sha256 for sha256, _ in here.ledger.unsent_recordings(9)] == [lost.recording, unwanted.recording]
 
 
 def test_a_recording_without_an_answer_is_sent_again(here: Here) -> None:
     [trial] = here.seal(1, b"picture")
     here.ledger.acknowledge([trial.identity])
-    here.desk.replies[f"enpire/recording/{trial.recording}"] = open_question
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = open_question
     with pytest.raises(NoAnswer):
-        here.courier.send_recording()
-    here.desk.replies[f"enpire/recording/{trial.recording}"] = say(b"ok")
-    here.courier.send_recording()
+        here.courier.send_piece()
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = whole
+    here.courier.send_piece()
     assert here.ledger.unsent_recordings(9) == []
+
+
+def test_what_the_coordinator_lacks_is_sent_again_and_what_a_backup_holds_may_go(here: Here) -> None:
+    trials = here.seal(3, b"picture")
+    here.ledger.acknowledge([trial.identity for trial in trials], NOW_S)
+    for trial in trials:
+        here.ledger.recording_sent(trial.recording)
+    first, second, _ = (trial.recording for trial in trials)
+    here.desk.replies["enpire/reconcile"] = say({
+        "high": 2, "missing": [], "replicated": [[1, 1]], "recordings_lost": [second], "recordings_replicated": [first],
+    })  # fmt: skip
+    here.courier.compare()
+    assert msgpack.unpackb(here.desk.asked[-1][1])["recordings"] == [trial.recording for trial in trials]
+    assert unacked(here.ledger, 9) == [encode(trials[2])]
+    assert [sha256 for sha256, _ in here.ledger.unsent_recordings(9)] == [second]
+    assert [path.read_bytes() for _, path in here.ledger.purgeable(False, NOW_S)] == [
+        b"picture" + trials[0].assignment_id.encode()
+    ]
+
+
+def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
+    [trial] = here.seal(1)
+    old = here.ledger.epoch
+    here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | {"high": 7, "missing": [[1, 7]]})
+    here.courier.compare()
+    restored = here.ledger.epoch
+    assert restored != old
+    assert restored in here.courier.refusal
+    here.desk.replies["enpire/trials"] = say({"refused": [[*trial.identity, "another"]], "forked": [old]})
+    assert here.courier.send_trials() == 1
+    assert here.ledger.epoch == restored  # it was numbered anew already
+    here.desk.replies["enpire/trials"] = say({"refused": [], "forked": [restored]})
+    here.seal(1)
+    here.courier.send_trials()
+    assert here.ledger.epoch != restored
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"high": "1"}, {"high": None}, {"missing": 1}, {"missing": [1]}, {"missing": [[2, 1]]}, {"missing": [[1, 2**63]]},
+     {"replicated": [["a", "b"]]}, {"recordings_lost": None}],
+)  # fmt: skip
+def test_a_comparison_that_makes_no_sense_marks_nothing(here: Here, values: dict[str, object]) -> None:
+    [trial] = here.seal(1)
+    here.ledger.acknowledge([trial.identity])
+    here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | {"high": 0} | values)
+    with pytest.raises(NoAnswer):
+        here.courier.compare()
+    assert unacked(here.ledger, 9) == []
+
+
+def test_both_sides_compare_whenever_the_coordinator_is_found_and_now_and_then(here: Here) -> None:
+    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
+    for now_s, compared in ((0.0, 1), (5.0, 1), (599.0, 1), (600.0, 2)):
+        here.courier.turn(NOW_S + now_s)
+        assert len(here.desk.keys("reconcile")) == compared
+    here.courier.lost_touch()
+    here.desk.replies["enpire/reconcile"] = refuse("not today")
+    here.courier.turn(NOW_S + 610.0)
+    here.courier.turn(NOW_S + 620.0)
+    assert len(here.desk.keys("reconcile")) == 3
+    assert "not today" in here.courier.refusal
 
 
 def test_last_words_say_whether_anything_is_left(here: Here) -> None:
     [trial] = here.seal(1)
     here.desk.replies["enpire/trials"] = open_question
     assert not here.courier.send_last(0.1)
-    assert here.ledger.unacked(9) == [encode(trial)]
+    assert unacked(here.ledger, 9) == [encode(trial)]
     here.desk.replies["enpire/trials"] = say({"acked": [trial.identity]})
     assert here.courier.send_last(LONG_S)
-    assert here.ledger.unacked(9) == []
+    assert unacked(here.ledger, 9) == []
 
 
 def test_a_refusal_carries_its_sentence(here: Here) -> None:
@@ -518,7 +631,7 @@ def test_the_process_carries_until_sigterm_and_reports_meanwhile(tmp_path: Path)
         for sequence in (1, 2):
             found = ledger.next_assignment(NOW_S)
             assert found is not None
-            assert ledger.open_trial(*found, NOW_S) == sequence
+            assert ledger.open_trial(*found, NOW_S) == (ledger.epoch, sequence)
         trials = [replace(TRIAL, epoch=ledger.epoch, sequence=n, assignment_id=f"a{n}") for n in (1, 2)]
         ledger.seal(trials[0], None)
         desk.replies |= {
@@ -539,7 +652,7 @@ def test_the_process_carries_until_sigterm_and_reports_meanwhile(tmp_path: Path)
                 uplink.kill()
         assert uplink.returncode == 0
         assert desk.away.wait(LONG_S)
-        assert ledger.unacked(9) == []
+        assert unacked(ledger, 9) == []
     status = msgpack.unpackb(desk.statuses[0][1])
     assert (status["edge"], status["detail"]) == ("station-1", "the station has not started yet")
     assert status["memory_mb"] > 0
