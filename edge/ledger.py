@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edge.ledger_file import DiskFull, LedgerError, LedgerFile, new_epoch
+from edge.ledger_file import DiskFull, LedgerError, LedgerFile, add_epoch
 from edge.records import Assignment, Lease, Outcome, Sealed, Trial, decode, encode, first_link
 
 __all__ = ["DiskFull", "Held", "Identity", "Ledger", "LedgerError", "OpenTrial", "room"]
 
 KEPT_UNDER_PRESSURE_S = 7 * 86400.0  # an acknowledged recording that no backup holds yet
+
+OLDEST_UNACKED = "SELECT epoch FROM trials WHERE state = 'sealed' ORDER BY number LIMIT 1"
 
 Identity = tuple[str, str, int]
 
@@ -79,11 +81,6 @@ class Ledger:
         self._file = LedgerFile(path, edge)
         self._db = self._file.db
         self.edge = edge
-
-    @property
-    def public_key(self) -> str:
-        """What the seals are checked with: Ed25519, hex."""
-        return self._file.key.public_key().public_bytes_raw().hex()
 
     @property
     def epoch(self) -> str:
@@ -242,12 +239,20 @@ class Ledger:
     # -- delivery -----------------------------------------------------------------------------------------------------
 
     def unacked(self, limit: int) -> list[Sealed]:
-        """Return the oldest sealed trials that the coordinator has not acknowledged, as they were sealed."""
+        """Return the oldest sealed trials that the coordinator has not acknowledged, all of one epoch."""
         with self._explained():
             rows = self._db.execute(
-                "SELECT body, previous, signature FROM trials WHERE state = 'sealed' ORDER BY number LIMIT ?", (limit,)
+                f"SELECT body, previous, signature FROM trials WHERE state = 'sealed' AND epoch = ({OLDEST_UNACKED})"
+                " ORDER BY number LIMIT ?",
+                (limit,),
             ).fetchall()
         return [Sealed(*row) for row in rows]
+
+    def unacked_key(self) -> str:
+        """Return what the seals of `unacked` are checked with: Ed25519, hex; empty where there are none."""
+        with self._explained():
+            row = self._db.execute(f"SELECT public_key FROM epochs WHERE epoch = ({OLDEST_UNACKED})").fetchone()
+        return "" if row is None else str(row[0])
 
     def acknowledge(self, identities: Iterable[Identity], now_unix_s: float = 0.0) -> None:
         """Mark trials that are on the coordinator's disk; identities of other ledgers are passed over."""
@@ -315,7 +320,7 @@ class Ledger:
     def begin_epoch(self) -> str:
         """Draw a new epoch for the trials from here on, and return it."""
         with self._transaction() as db:
-            db.execute("INSERT INTO epochs (epoch) VALUES (?)", (new_epoch(),))
+            add_epoch(db, self._file.public_key)
         return self.epoch
 
     # -- recordings ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,10 @@ BUSY_MS = 20_000
 SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE identity (edge TEXT NOT NULL) STRICT;
-CREATE TABLE epochs (number INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE) STRICT;  -- the newest one counts
+CREATE TABLE epochs (  -- the newest one counts
+    number INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE,
+    public_key TEXT NOT NULL               -- Ed25519, hex: what its seals are checked with
+) STRICT;
 CREATE TABLE leases (lease_id TEXT PRIMARY KEY, expires_unix_s REAL NOT NULL) STRICT;
 CREATE TABLE assignments (
     number INTEGER PRIMARY KEY AUTOINCREMENT, assignment_id TEXT NOT NULL UNIQUE,
@@ -66,11 +69,16 @@ class LedgerFile:
             with open(path.with_suffix(".lock"), "wb") as lock:  # two processes may come first at once
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self.key = _load_key(path.with_name("edge.key"))
-                self.db = _connect(path, edge)
+                self.db = _connect(path, edge, self.public_key)
             owner = self.db.execute("SELECT edge FROM identity").fetchone()[0]
         if owner != edge:
             self.db.close()
             raise LedgerError(f"{path} belongs to edge {owner!r}, not {edge!r}; give {edge!r} a folder of its own")
+
+    @property
+    def public_key(self) -> str:
+        """What the seals of the newest epoch are checked with: Ed25519, hex."""
+        return self.key.public_key().public_bytes_raw().hex()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -102,12 +110,12 @@ class LedgerFile:
             raise LedgerError(f"cannot use the ledger {self.path}: {error.strerror}") from error
 
 
-def new_epoch() -> str:
-    """Return a name that no ledger has had."""
-    return secrets.token_hex(8)
+def add_epoch(db: sqlite3.Connection, public_key: str) -> None:
+    """Insert an epoch under a name that no ledger has had."""
+    db.execute("INSERT INTO epochs (epoch, public_key) VALUES (?, ?)", (secrets.token_hex(8), public_key))
 
 
-def _connect(path: Path, edge: str) -> sqlite3.Connection:
+def _connect(path: Path, edge: str, public_key: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     db.execute("PRAGMA journal_mode = WAL")
@@ -119,11 +127,13 @@ def _connect(path: Path, edge: str) -> sqlite3.Connection:
         for statement in SCHEMA.split(";"):
             db.execute(statement)
         db.execute("INSERT INTO identity VALUES (?)", (edge,))
-        db.execute("INSERT INTO epochs (epoch) VALUES (?)", (new_epoch(),))
+        add_epoch(db, public_key)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     elif version != SCHEMA_VERSION:
         raise LedgerError(f"{path} has format {version}, this version reads {SCHEMA_VERSION}; use a matching version")
+    if db.execute("SELECT public_key FROM epochs ORDER BY number DESC LIMIT 1").fetchone()[0] != public_key:
+        add_epoch(db, public_key)  # the key was lost: nobody would believe it under the old name
     return db
 
 

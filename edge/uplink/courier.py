@@ -127,7 +127,7 @@ class Courier:
         if not waiting:
             return 0
         trials = [(item.body, item.previous, item.signature) for item in waiting]
-        batch = {"protocol": PROTOCOL, "key": self._ledger.public_key, "trials": trials}
+        batch = {"protocol": PROTOCOL, "key": self._ledger.unacked_key(), "trials": trials}
         answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(batch), timeout_s=timeout_s))
         # The ledger passes over what is not its own, so an answer can only mark what was asked about.
         acked, refused = answer.get("acked", []), answer.get("refused", [])

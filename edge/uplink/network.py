@@ -26,6 +26,7 @@ CONFIG: dict[str, Any] = {
     "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
 }
 TIMEOUT_S = 3.0
+BULK = "enpire/blob/"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Coordinator:
             ) from error
         self._alive = self._session.liveliness().declare_token(f"enpire/alive/{edge}")
         self._status = self._session.declare_publisher(
-            f"enpire/status/{edge}", congestion_control=zenoh.CongestionControl.DROP
+            f"enpire/status/{edge}",
+            congestion_control=zenoh.CongestionControl.DROP,
+            priority=zenoh.Priority.INTERACTIVE_HIGH,
         )
         self.endpoint = endpoint
 
@@ -91,8 +94,12 @@ class Coordinator:
             NoAnswer: none came.
             Refused: it was an error, whose text is the message.
         """
+        # Each priority has a queue of its own: nothing waits behind a recording.
+        priority = zenoh.Priority.BACKGROUND if key.startswith(BULK) else zenoh.Priority.DATA
         try:
-            for reply in self._session.get(key, payload=payload, attachment=attachment, timeout=timeout_s):
+            for reply in self._session.get(
+                key, payload=payload, attachment=attachment, timeout=timeout_s, priority=priority
+            ):
                 if reply.ok is not None:
                     return reply.ok.payload.to_bytes()
                 assert reply.err is not None

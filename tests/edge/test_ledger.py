@@ -554,14 +554,29 @@ def sealed_trials(ledger: Ledger, count: int, recording: str = "") -> list[Trial
 def test_each_trial_is_chained_to_the_one_sealed_before_it_and_signed(path: Path) -> None:
     with Ledger(path, EDGE) as ledger:
         sealed_trials(ledger, 3)
-        link, key = first_link(ledger.epoch), Ed25519PublicKey.from_public_bytes(bytes.fromhex(ledger.public_key))
+        link, key = first_link(ledger.epoch), Ed25519PublicKey.from_public_bytes(bytes.fromhex(ledger.unacked_key()))
         for sealed in ledger.unacked(9):
             assert sealed.previous == link
             key.verify(sealed.signature, sealed.chain)
             link = sealed.chain
     with Ledger(path, EDGE) as again:
-        assert again.public_key == key.public_bytes_raw().hex()
+        assert again.unacked_key() == key.public_bytes_raw().hex()
+        again.acknowledge([(EDGE, again.epoch, number) for number in (1, 2, 3)])
+        assert (again.unacked_key(), again.unacked(9)) == ("", [])
     assert path.with_name("edge.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_ledger_whose_key_was_lost_numbers_anew_and_sends_the_old_ones_under_the_old_key(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        old, old_key = sealed_trials(ledger, 1), ledger.unacked_key()
+    path.with_name("edge.key").unlink()
+    with Ledger(path, EDGE) as ledger:
+        new = sealed_trials(ledger, 2)
+        assert (old[0].epoch != new[0].epoch, new[0].sequence) == (True, 1)
+        assert (unacked(ledger, 9), ledger.unacked_key()) == ([encode(old[0])], old_key)
+        ledger.acknowledge([old[0].identity])
+        assert unacked(ledger, 9) == [encode(trial) for trial in new]
+        assert ledger.unacked_key() != old_key
 
 
 def test_a_key_that_is_none_is_refused_in_one_line(path: Path) -> None:
@@ -602,7 +617,7 @@ def test_a_ledger_that_knows_less_than_the_coordinator_numbers_anew(path: Path) 
         ledger.seal(replace(trial_of(ledger, 3, "open"), epoch=old), None)  # what was begun before keeps its number
         assert ledger.held() == [Held(old, 1, 3), Held(new, 1, 1)]
         with pytest.raises(sqlite3.IntegrityError):
-            ledger._db.execute("INSERT INTO epochs (epoch) VALUES (?)", (old,))
+            ledger._db.execute("INSERT INTO epochs (epoch, public_key) VALUES (?, '')", (old,))
 
 
 @pytest.mark.parametrize(
