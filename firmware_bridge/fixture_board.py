@@ -20,10 +20,10 @@ import tty
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from firmware_bridge.fixture import (
+from firmware_bridge.fixture import NS_PER_S
+from firmware_bridge.fixture_lines import (
     ACTIONS,
     LINE_BYTES,
-    NS_PER_S,
     NUMBER,
     TO_BOARD,
     TO_HOST,

@@ -17,7 +17,8 @@ from edge.messages import CONTROL_HZ, MOTORS
 from edge.station import Station
 from edge.tasks.push_t.geometry import HEIGHT_M, Pose
 from edge.tasks.push_t.task import GOAL
-from firmware_bridge.faults import FaultScript, FaultyBus, MotorFaults
+from firmware_bridge.fault_script import FaultScript
+from firmware_bridge.faults import FaultyBus, MotorFaults
 from firmware_bridge.frames import CanBus
 from firmware_bridge.motors import EmulatedBus, MotorBank
 from policies.interface import Array

@@ -19,7 +19,8 @@ from edge.control.loop import ControlError, ControlLoop
 from edge.messages import LONGEST_LIFE_NS, Setpoint
 from firmware_bridge import slcan
 from firmware_bridge.damiao import Special, Status, decode_command, scales, special_frames
-from firmware_bridge.faults import FaultScript, FaultyBus, MotorFaults
+from firmware_bridge.fault_script import FaultScript
+from firmware_bridge.faults import FaultyBus, MotorFaults
 from firmware_bridge.frames import FRAME_BYTES, BusFull, BusGone, BusOff, Frames, no_frames
 from firmware_bridge.guard import ALLOWED
 from firmware_bridge.inspection import MotorRefused, expectations, inspect_arm

@@ -31,7 +31,7 @@ from edge.messages import LONGEST_LIFE_NS
 from edge.slots import ORDER, RESTART, SETPOINT, STOW, Slots
 from edge.station import Station, StationError, load_station
 from firmware_bridge.damiao import Status
-from firmware_bridge.faults import FaultScript
+from firmware_bridge.fault_script import FaultScript
 
 IDEAL_MOTORS = Path(__file__).with_name("ideal_motors.py")
 POSE = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firmware_bridge import faults
+from firmware_bridge import fault_script
 from firmware_bridge.damiao import Special, Status, encode_commands, scales, special_frames
-from firmware_bridge.faults import KEYS, FaultScript, FaultScriptError, FaultyBus, Kind, MotorFaults
+from firmware_bridge.fault_script import KEYS, FaultScript, FaultScriptError, Kind
+from firmware_bridge.faults import FaultyBus, MotorFaults
 from firmware_bridge.frames import (
     ERROR_FLAG,
     BridgeError,
@@ -355,8 +356,8 @@ def test_every_kind_runs_with_nothing_but_its_name_and_repeats_itself(kind: Kind
 
 
 def test_the_example_in_the_docstring_is_a_script() -> None:
-    assert faults.__doc__ is not None
-    example = "\n".join(line for line in faults.__doc__.splitlines() if line.startswith("    ") or not line)
+    assert fault_script.__doc__ is not None
+    example = "\n".join(line for line in fault_script.__doc__.splitlines() if line.startswith("    ") or not line)
     plan = FaultScript.parse(textwrap.dedent(example))
     assert [(fault.kind, fault.motor) for fault in plan.faults] == [(Kind.DROP, 3), (Kind.OVER_TEMPERATURE, 2)]
     assert (plan.seed, plan.faults[0].from_ns, plan.faults[0].until_ns) == (7, 2_000_000_000, 2_500_000_000)

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from firmware_bridge.fixture import (
+from firmware_bridge.fixture import NS_PER_S, Fixture, FixtureStatus, Timing, open_fixture
+from firmware_bridge.fixture_board import KINDS, EmulatedBoard, EmulatedLink, Fate, example, spoil
+from firmware_bridge.fixture_lines import (
     ACTIONS,
     LINE_BYTES,
-    NS_PER_S,
     SEQUENCE_MAX,
     TO_BOARD,
     TO_HOST,
     VERSION,
-    Fixture,
     FixtureBusy,
     FixtureError,
     FixtureFault,
@@ -34,24 +34,20 @@ from firmware_bridge.fixture import (
     FixtureRefused,
     FixtureRestarted,
     FixtureSilent,
-    FixtureStatus,
     FixtureVersion,
     Line,
     NotALine,
     Range,
-    Timing,
     check_reply,
     checksum,
     decode_line,
     encode_line,
     number,
     number_text,
-    open_fixture,
     read_greeting,
     read_range,
     split_lines,
 )
-from firmware_bridge.fixture_board import KINDS, EmulatedBoard, EmulatedLink, Fate, example, spoil
 
 PAGE = (Path(__file__).parents[2] / "docs" / "fixture-protocol.md").read_text()
 LOST = Fate(copies=0)
