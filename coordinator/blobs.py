@@ -43,22 +43,22 @@ class Blobs:
         """
         if not 0 < size <= MOST_BYTES:
             raise BlobRefused(f"a recording of {size} bytes; 1 to {MOST_BYTES} are kept")
-        if self.path(sha256).exists():
-            return size
         unfinished = self.path(sha256).with_suffix(".part")
         try:
+            if self.path(sha256).exists():
+                self._sync_folder()  # whoever renamed it may have been killed before this
+                return size
             here = unfinished.stat().st_size if unfinished.exists() else 0
-            if offset != here or not piece:
-                return here
-            if here + len(piece) > size:
-                raise BlobRefused(f"more than the {size} bytes that were promised")
-            with open(unfinished, "ab") as out:
-                out.write(piece)
+            if here < size:
+                if offset != here or not piece:
+                    return here
+                if here + len(piece) > size:
+                    raise BlobRefused(f"more than the {size} bytes that were promised")
+                with open(unfinished, "ab") as out:
+                    out.write(piece)
                 if here + len(piece) < size:
                     return here + len(piece)
-                out.flush()
-                os.fsync(out.fileno())
-            self._finish(unfinished, sha256)
+            self._finish(unfinished, sha256)  # also where whoever wrote the last piece was killed before this
         except OSError as error:
             raise BlobNotKept(
                 f"cannot keep a recording in {self._folder}: {error.strerror}; free space there"
@@ -67,11 +67,15 @@ class Blobs:
 
     def _finish(self, unfinished: Path, sha256: str) -> None:
         with open(unfinished, "rb") as whole:
+            os.fsync(whole.fileno())
             found = hashlib.file_digest(whole, "sha256").hexdigest()
         if found != sha256:
             unfinished.unlink()
             raise BlobRefused("the content does not have the hash that its name promises; send it again")
         unfinished.rename(self.path(sha256))
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

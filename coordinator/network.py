@@ -29,6 +29,8 @@ CONFIG: dict[str, Any] = {
     "scouting/multicast/enabled": False,
     "scouting/gossip/enabled": False,
     "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
+    "transport/link/tx/lease": 3000,  # ms; a station gives a link up after so long without a sign of life from here
+    "transport/unicast/accept_timeout": 3000,
 }
 
 

@@ -250,7 +250,7 @@ class Store:
         )
         seal = {"previous_chain": sealed.previous.hex(), "chain": sealed.chain.hex(), "signature": sealed.signature}
         more = {"content_sha256": sha256, "received_unix_s": now_unix_s}
-        self._insert_row("trials", asdict(trial) | seal | more)
+        self._insert_row("trials", vars(trial) | seal | more)
         self._db.execute(
             "UPDATE assignments SET state = 'done', done_unix_s = ? WHERE assignment_id = ? AND state = 'leased'",
             (now_unix_s, trial.assignment_id),

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,7 +26,9 @@ from edge.control.kernel import step
 from edge.control.loop import ControlError, ControlLoop, loop_of
 from edge.control.process import enable, motors_of, open_bus
 from edge.control.realtime import PRIORITY
+from edge.disk import Rung, Space, disk_space, usage
 from edge.messages import MOTORS
+from edge.retention import TRIAL_ROOM_MB, outlook_of, reserve_of
 from edge.station import Can, Station, StationError, load_station
 from firmware_bridge.damiao import (
     MOTOR_TYPES,
@@ -46,6 +50,7 @@ STILL_RAD = 0.005  # the encoder's noise is a step or two of 0.0004
 SAG_S, SAG_RAD = 1.0, 0.05
 READINGS = 5
 CHECK_HZ = 240.0
+COMMITS = 20
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,16 @@ class RealArm:
 
 
 def examine(
-    folder: Path, confirm_motion: bool, emulated: Callable[[Station], Patient] | None = None
+    folder: Path,
+    confirm_motion: bool,
+    emulated: Callable[[Station], Patient] | None = None,
+    space: Callable[[Path], Space] = disk_space,
 ) -> Iterator[Finding]:
     """Yield the finding of each check in order.
 
     Args:
         emulated: makes the patient of a station without a real arm.
+        space: measures the disk.
     """
     try:
         station = load_station(folder)
@@ -101,6 +110,7 @@ def examine(
         yield Finding("station files", FAILED, str(error), "correct the file")
         return
     yield Finding("station files", OK, f"{station.name}: {station.arm.name}, task {station.task}")
+    yield _disk(station, space(folder))
     yield from _limits()
     if station.can is not None and emulated is None:
         permission = _permission(station.can)
@@ -123,6 +133,36 @@ def examine(
 def _can(station: Station) -> Can:
     assert station.can is not None
     return station.can
+
+
+def _disk(station: Station, space: Space) -> Finding:
+    """Say what the disk allows, for how long, and how fast it takes what must not be lost."""
+    spent = usage(station.folder / "recordings")
+    outlook = outlook_of(station, space, reserve_of(station), TRIAL_ROOM_MB, spent)
+    if outlook.rung is Rung.PARKED:  # the last bytes are for the station, not for a measurement
+        return Finding("disk", FAILED, outlook.finding, outlook.remedy)
+    outcome = OK if outlook.rung is Rung.FULL else WARNING
+    return Finding("disk", outcome, f"{outlook.finding}; {_commit_rate(station.folder)}", outlook.remedy)
+
+
+def _commit_rate(folder: Path) -> str:
+    """Return how many small commits a second are on the disk of `folder` for good, one after the other."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="doctor-", dir=folder) as scratch:
+            db = sqlite3.connect(Path(scratch, "commits.db"), isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                db.execute("CREATE TABLE trials (body BLOB)")
+                began_s = time.perf_counter()
+                for _ in range(COMMITS):
+                    db.execute("INSERT INTO trials VALUES (zeroblob(2000))")
+                took_s = time.perf_counter() - began_s
+            finally:
+                db.close()
+    except (OSError, sqlite3.Error) as error:
+        return f"commits cannot be tried there ({error})"
+    return f"{COMMITS / took_s:.0f} commits a second"
 
 
 def _limits() -> Iterator[Finding]:

@@ -13,9 +13,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from types import TracebackType
 from edge.ledger_file import DiskFull, LedgerError, LedgerFile, add_epoch
 from edge.records import Assignment, Lease, Outcome, Sealed, Trial, decode, encode, first_link
 
-__all__ = ["DiskFull", "Held", "Identity", "Ledger", "LedgerError", "OpenTrial", "room"]
+__all__ = ["DiskFull", "Held", "Identity", "Ledger", "LedgerError", "OpenTrial", "Rescued"]
 
 KEPT_UNDER_PRESSURE_S = 7 * 86400.0  # an acknowledged recording that no backup holds yet
 
@@ -53,20 +52,13 @@ class OpenTrial:
     opened_unix_s: float
 
 
-def room(path: Path, minimum_mb: float) -> None:
-    """Raise unless the disk that holds `path` has `minimum_mb` free: no trial is begun that could not be kept.
+@dataclass(frozen=True)
+class Rescued:
+    """What a crashed run had recorded."""
 
-    Raises:
-        LedgerError: too little is free.
-    """
-    where = path if path.exists() else path.parent
-    status = os.statvfs(where)
-    free_mb = status.f_bavail * status.f_frsize / 1e6
-    if not free_mb >= minimum_mb:
-        raise LedgerError(
-            f"disk nearly full: {free_mb:.0f} MB free on {where}, a trial needs {minimum_mb:.0f} MB; "
-            "free some space, nothing was lost"
-        )
+    path: Path
+    sha256: str
+    size: int  # bytes
 
 
 class Ledger:
@@ -197,11 +189,22 @@ class Ledger:
         return [OpenTrial(row[0], row[1], row[2], decode(Assignment, row[3]), row[4]) for row in rows]
 
     def recover(
-        self, now_unix_s: float, *, task: str, station_hash: str, calibration_hash: str, software: str
+        self,
+        now_unix_s: float,
+        *,
+        task: str,
+        station_hash: str,
+        calibration_hash: str,
+        software: str,
+        rescue: Callable[[OpenTrial], Rescued | None] = lambda trial: None,
     ) -> list[Trial]:
-        """Seal what a crashed run left open as invalid with the cause `crash`, and return it. Call it at the start."""
+        """Seal what a crashed run left open as invalid with the cause `crash`, and return it. Call it at the start.
+
+        `rescue` gives what was recorded of a trial, None where nothing was.
+        """
         crashed = []
         for item in self.open_trials():
+            rescued = rescue(item)
             trial = Trial(
                 edge=self.edge,
                 epoch=item.epoch,
@@ -230,9 +233,10 @@ class Ledger:
                 station_hash=station_hash,
                 calibration_hash=calibration_hash,
                 software=software,
-                recording="",
+                recording="" if rescued is None else rescued.sha256,
+                recording_bytes=0 if rescued is None else rescued.size,
             )
-            self.seal(trial, None)
+            self.seal(trial, None if rescued is None else rescued.path)
             crashed.append(trial)
         return crashed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -13,6 +14,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 BUSY_MS = 20_000
+# What SQLite says when there is no room for a page, for its shared index, or for what it had put off writing.
+NO_ROOM = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+}
 SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE identity (edge TEXT NOT NULL) STRICT;
@@ -103,10 +111,12 @@ class LedgerFile:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+            if getattr(error, "sqlite_errorcode", None) in NO_ROOM:
                 raise DiskFull(f"disk full: free space on {self.path.parent}, nothing was lost") from error
             raise LedgerError(f"cannot use the ledger {self.path}: {error}") from error
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"disk full: free space on {self.path.parent}, nothing was lost") from error
             raise LedgerError(f"cannot use the ledger {self.path}: {error.strerror}") from error
 
 

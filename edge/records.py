@@ -115,6 +115,8 @@ def first_link(epoch: str) -> bytes:
 
 
 Record = TypeVar("Record", Assignment, Lease, Trial)
+# Kept, as to compile the annotations takes longer than to read a trial.
+HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Assignment, Lease, Trial)}
 
 
 class RecordError(Exception):
@@ -151,7 +153,7 @@ def _from_map(kind: type[Record], raw: object) -> Record:
     if set(raw) != known:
         wrong = sorted(map(str, set(raw) ^ known))
         raise RecordError(f"{kind.__name__} has unknown or missing keys: {', '.join(wrong)}")
-    hints = get_type_hints(kind)
+    hints = HINTS[kind]
     return kind(**{name: _coerce(f"{kind.__name__}.{name}", hints[name], value) for name, value in raw.items()})
 
 

@@ -23,16 +23,21 @@ from edge.arm import ArmModel, Payload, body_of, load_arm
 from edge.messages import CONTROL_HZ
 from edge.records import EDGE_NAME
 from firmware_bridge.guard import JointLimits, narrow
-from policies.interface import JOINTS, Array
+from policies.interface import JOINTS, POLICY_HZ, Array
 
 FILE = "station.toml"
 ARMS = ("yam",)  # with the linear_4310 gripper
 PUBLIC_KEY = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 TRANSPORTS = ("socketcan", "slcan", "usb2can", "seqpacket")
+CAMERA_TIERS = ("full", "small", "none")
+# A real station's last 3 GB still hold a thousand trials; an emulated one may run on a laptop that is nearly full.
+RESERVE_MB, DISK_MB = 200.0, 64_000.0
+EMULATED_RESERVE_MB, EMULATED_DISK_MB = 4.0, 2_000.0
 BITRATE = 1_000_000  # of the YAM's motors
 # What the guard allows beyond the workspace that the trial runner keeps targets in: targets are met within 2 mm, and
 # control brakes 6 mm before the guard's walls.
 GUARD_MARGIN_M = 0.008
+OPTIONAL_TABLES = {"emulation", "can", "recording", "storage"}
 LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 
 
@@ -94,6 +99,24 @@ class Emulation:
 
 
 @dataclass(frozen=True)
+class RecordingTier:
+    """How much of a trial its recording keeps."""
+
+    joint_hz: float = POLICY_HZ  # joints and setpoints
+    camera: str = "full"  # one of CAMERA_TIERS
+    jpeg_quality: int = 80
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What the station does with its disk and its link."""
+
+    reserve_mb: float  # kept for the ledger, should the disk be full
+    disk_mb: float  # of a larger disk this much counts when its free share is taken
+    trial_mb_per_s: float = 4.0  # for recordings on their way to the coordinator while a trial runs
+
+
+@dataclass(frozen=True)
 class Station:
     """Everything that is fixed about one bench."""
 
@@ -108,6 +131,8 @@ class Station:
     calibration: Calibration
     can: Can | None
     emulation: Emulation | None
+    recording: RecordingTier
+    storage: Storage
     station_hash: str
 
     @property
@@ -153,7 +178,7 @@ def load_station(folder: Path) -> Station:
 
 
 def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
-    _keys(raw, "", {"name", "task", "arm", "limits", "tool", "workspace", "coordinator"}, {"emulation", "can"})
+    _keys(raw, "", {"name", "task", "arm", "limits", "tool", "workspace", "coordinator"}, OPTIONAL_TABLES)
     if _text(raw["arm"], "arm") not in ARMS:
         raise StationError(f"arm is {raw['arm']!r}; known: {', '.join(ARMS)}")
     arm = load_arm()
@@ -188,6 +213,8 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
         calibration=load_calibration(folder / "calibration.toml"),
         can=_can(raw["can"]) if "can" in raw else None,
         emulation=_emulation(raw["emulation"], folder) if "emulation" in raw else None,
+        recording=_recording(raw.get("recording", {})),
+        storage=_storage(raw.get("storage", {}), emulated="emulation" in raw),
         station_hash=sha256,
     )
 
@@ -214,6 +241,28 @@ def _emulation(raw: Mapping[str, Any], folder: Path) -> Emulation:
     _keys(raw, "emulation", {"seed"}, {"faults"})
     faults = folder / _text(raw["faults"], "emulation.faults") if "faults" in raw else None
     return Emulation(int(_number(raw["seed"], "emulation.seed", 0, 2**53)), faults)
+
+
+def _recording(raw: Mapping[str, Any]) -> RecordingTier:
+    _keys(raw, "recording", set(), {"joint_hz", "camera", "jpeg_quality"})
+    camera = _text(raw.get("camera", RecordingTier.camera), "recording.camera")
+    if camera not in CAMERA_TIERS:
+        raise StationError(f"recording.camera is {camera!r}; known: {', '.join(CAMERA_TIERS)}")
+    return RecordingTier(
+        _number(raw.get("joint_hz", RecordingTier.joint_hz), "recording.joint_hz", 1.0, POLICY_HZ),
+        camera,
+        int(_number(raw.get("jpeg_quality", RecordingTier.jpeg_quality), "recording.jpeg_quality", 1, 100)),
+    )
+
+
+def _storage(raw: Mapping[str, Any], emulated: bool) -> Storage:
+    _keys(raw, "storage", set(), {"reserve_mb", "disk_mb", "trial_mb_per_s"})
+    reserve_mb, disk_mb = (EMULATED_RESERVE_MB, EMULATED_DISK_MB) if emulated else (RESERVE_MB, DISK_MB)
+    return Storage(
+        _number(raw.get("reserve_mb", reserve_mb), "storage.reserve_mb", 1.0, 10_000.0),
+        _number(raw.get("disk_mb", disk_mb), "storage.disk_mb", 1.0, 1e9),
+        _number(raw.get("trial_mb_per_s", Storage.trial_mb_per_s), "storage.trial_mb_per_s", 0.01, 10_000.0),
+    )
 
 
 def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:

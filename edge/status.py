@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -30,13 +31,25 @@ class Status:
     station_time_s: float
     wall_unix_s: float
     memory_mb: float  # of the writer
+    free_mb: float | None = None  # of the station's disk; None before the first look
+    rung: str = ""  # one of edge.disk.Rung, empty before the first look
+    trials_left: int | None = None  # that the disk has room for; None where no trial tells
 
 
 def write_status(path: Path, status: Status) -> None:
-    """Replace the status at `path`."""
+    """Replace the status at `path`.
+
+    Raises:
+        OSError: the disk does not take it; the status before it stays.
+    """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(json.dumps(asdict(status)))
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(json.dumps(asdict(status)))
+        unfinished.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
 
 
 def read_status(path: Path) -> Status | None:

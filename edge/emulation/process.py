@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,15 +22,15 @@ from edge.ledger import Ledger, LedgerError
 from edge.messages import ArmState, Setpoint
 from edge.planning.kinematics import chain_of
 from edge.records import Assignment
+from edge.retention import Retention
 from edge.sandbox.process import PolicyHost, SandboxError
 from edge.station import Station, StationError, load_station
 from edge.status import Status, write_status
 from edge.tasks.push_t.task import GOAL, PushT, judge
 from edge.tasks.task import Task
-from edge.trials.recording import RecordingError
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import Rig, work
-from firmware_bridge.faults import FaultScript, FaultScriptError
+from firmware_bridge.fault_script import FaultScript, FaultScriptError
 from policies.interface import ToolTarget
 
 LOG = logging.getLogger("edge.emulation")
@@ -41,9 +42,10 @@ TASKS: dict[str, type[Task]] = {"push_t": PushT}
 class Board:
     """The station's status file, kept fresh while the arm moves."""
 
-    def __init__(self, station: Station, bench: EmulatedBench) -> None:
+    def __init__(self, station: Station, bench: EmulatedBench, retention: Retention) -> None:
         self._station = station
         self._bench = bench
+        self._retention = retention
         self._said: tuple[str, str, Assignment | None, int] = ("starting", "", None, 0)
         self._written_s = 0.0
 
@@ -62,6 +64,7 @@ class Board:
     def _write(self) -> None:
         self._written_s = time.monotonic()
         state, detail, assignment, sequence = self._said
+        outlook = self._retention.outlook
         status = Status(
             edge=self._station.name,
             state=state,
@@ -72,6 +75,9 @@ class Board:
             station_time_s=self._bench.now_s,
             wall_unix_s=time.time(),
             memory_mb=0.0,  # the uplink measures all of the station's processes
+            free_mb=None if outlook is None else outlook.space.free_mb,
+            rung="" if outlook is None else outlook.rung,
+            trials_left=None if outlook is None else outlook.trials_left,
         )
         with suppress(OSError):  # a full disk; the next status says more than this one
             write_status(self._station.folder / "status.json", status)
@@ -83,26 +89,40 @@ def run(station: Station, pace: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     assert station.emulation is not None
-    with PolicyHost() as host, Ledger(station.folder / "ledger.db", station.name) as ledger:
+    retention = Retention(station)
+    with PolicyHost() as host:
         faults = None if station.emulation.faults is None else FaultScript.load(station.emulation.faults)
         world = World(station, station.emulation.seed, faults)
         try:
             bench = EmulatedBench(station, world, pace)
-            board = Board(station, bench)
+            board = Board(station, bench, retention)
 
             def wait() -> None:
                 board.beat()
                 stop.wait(POLL_S)
 
-            rig = _rig(station, bench, board, host, ledger, stop)
-            work(rig, wait)
+            def again(why: str) -> bool:
+                board.say("fault", why, None, 0)
+                wait()
+                return not stop.is_set()
+
+            # A full disk may have no room for the files that a ledger is opened with.
+            with retention.insist(lambda: Ledger(station.folder / "ledger.db", station.name), again) as ledger:
+                work(_rig(station, bench, board, host, ledger, retention, stop, wait))
             board.say("stopped", "", None, 0)
         finally:
             world.close()
 
 
 def _rig(
-    station: Station, bench: EmulatedBench, board: Board, host: PolicyHost, ledger: Ledger, stop: threading.Event
+    station: Station,
+    bench: EmulatedBench,
+    board: Board,
+    host: PolicyHost,
+    ledger: Ledger,
+    retention: Retention,
+    stop: threading.Event,
+    wait: Callable[[], None],
 ) -> Rig:
     def advance(setpoint: Setpoint) -> ArmState:
         board.beat()
@@ -116,9 +136,11 @@ def _rig(
         robot=StationRobot(drivers, chain, station.workspace, gripper_m=0.0),
         host=host,
         ledger=ledger,
+        retention=retention,
         station_time_s=lambda: bench.now_s,
         stop_asked=stop.is_set,
         say=board.say,
+        wait=wait,
     )
 
 
@@ -165,7 +187,7 @@ def main(arguments: list[str]) -> int:
     except (StationError, CalibrationError, NoGraphics, FaultScriptError) as error:
         LOG.error("%s", error)
         return 2
-    except (LedgerError, RecordingError, SandboxError, ControlError, OSError) as error:  # a new start may find it cured
+    except (LedgerError, SandboxError, ControlError, OSError) as error:  # a new start may find it cured
         LOG.error("%s", error)
         return 1
     return 0

@@ -31,6 +31,16 @@ z_m = [0.003, 0.30]
 endpoint = "{endpoint}"
 trusted_keys = [{keys}]
 
+[recording]  # of each trial; less where the disk fills up
+joint_hz = 30
+camera = "full"
+jpeg_quality = 80
+
+[storage]
+reserve_mb = 4  # for the ledger, should the disk be full; a real station wants 200
+disk_mb = 2000  # of a larger disk this much counts: below 20 % of it free less is recorded, below 5 % no trial begins
+trial_mb_per_s = 4.0  # for recordings on their way to the coordinator while a trial runs
+
 [emulation]
 seed = {seed}
 """

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,7 @@ from edge.arm import rotation
 from edge.messages import LONGEST_LIFE_NS, ArmState, Setpoint
 from edge.planning.kinematics import Reach, ToolChain, quat_of, reach, tool_pose
 from edge.station import Box
-from edge.trials.recording import Recording
+from edge.trials.recorder import Recorder
 from policies.interface import (
     JOINTS,
     POLICY_HZ,
@@ -34,7 +33,6 @@ from policies.interface import (
 PERIOD_NS = round(1e9 / POLICY_HZ)
 REACH_TOLERANCE_M, REACH_TOLERANCE_RAD = 0.002, 0.05
 WAY_BACK_M = 0.01  # the first step of a way back up and in may reach a little less
-JPEG_QUALITY = 80
 
 
 class TimeUp(TrialOver):
@@ -71,19 +69,22 @@ class StationRobot:
         self._began_ns = bench.state().time_ns
         self._limit_ns = 0
         self._joints_rad = bench.state().position_rad.copy()
-        self.recording: Recording | None = None
+        self.recording: Recorder | None = None
         self.over: TrialOver | None = None
 
     def begin(self, limit_s: float) -> None:
         """Start a stretch of work with its own clock; calls raise `TimeUp` once `limit_s` of station time is used."""
         state = self._bench.state()
         if state.fault:
+            self.note("restart", state.fault)
             self._bench.restart()
             state = self._bench.state()
         self.over = None
         self._began_ns = state.time_ns
         self._limit_ns = round(limit_s * 1e9)
         self._joints_rad = state.position_rad.copy()
+        if self.recording is not None:  # the pose that a replay begins from
+            self.recording.joints(state.time_ns, self._observation(state))
 
     @property
     def elapsed_s(self) -> float:
@@ -99,13 +100,14 @@ class StationRobot:
         now_ns = self._check_going_on().time_ns
         self._joints_rad = self._joints_of(target)
         setpoint = Setpoint(self._joints_rad, self._gripper_m, now_ns + LONGEST_LIFE_NS)
+        if self.recording is not None:  # first: what the guard refuses must be in the recording too
+            self.recording.setpoint(now_ns, setpoint)
         state = self._bench.advance(setpoint)
-        if state.fault:
-            self._end(SafetyStop(state.fault))
         seen = self._observation(state)
         if self.recording is not None:
-            self.recording.setpoint(now_ns, setpoint)
             self.recording.joints(state.time_ns, seen)
+        if state.fault:
+            self._end(SafetyStop(state.fault))
         return seen
 
     def scene(self) -> Scene:
@@ -115,8 +117,13 @@ class StationRobot:
         scene = Scene((now_ns - self._began_ns) * 1e-9, found.objects)
         if self.recording is not None:
             self.recording.scene(now_ns, scene)
-            self.recording.camera(now_ns, _jpeg(picture))
+            self.recording.picture(now_ns, picture)
         return scene
+
+    def note(self, kind: str, text: str) -> None:
+        """Record that something happened now."""
+        if self.recording is not None:
+            self.recording.event(self._bench.state().time_ns, kind, text)
 
     def _check_going_on(self) -> ArmState:
         """Return the newest measurement, or end the work where it must not go on."""
@@ -130,6 +137,8 @@ class StationRobot:
         return state
 
     def _end(self, why: TrialOver) -> NoReturn:
+        if self.over is None:
+            self.note("fault" if isinstance(why, SafetyStop) else "over", str(why))
         self.over = why
         raise why
 
@@ -178,14 +187,6 @@ class StationRobot:
             tool_quat_wxyz=quat_of(turn),
             gripper_m=state.gripper_m,
         )
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
-    """Return the picture at half its size: a person looks at it, the verdict has used all of it."""
-    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(half, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert done
-    return bytes(data)
 
 
 def _mm(place_m: Array) -> str:

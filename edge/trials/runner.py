@@ -1,25 +1,32 @@
 """Runs one assignment from reset to sealed trial, and keeps a station at work.
 
 - The trial is in the ledger before the arm moves and stays there whatever happens.
+- On a full disk no trial is begun; one that fills it is sealed with its verdict, and without a recording.
 - What the policy does wrong is a failure, what the station does wrong is invalid; both are evidence, both are sealed.
 - The verdict is the task's, but how a policy ended overrules it: a crash beside a perfectly placed T is a failure.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edge import software
-from edge.ledger import Ledger, LedgerError, room
+from edge.disk import Rung
+from edge.ledger import Ledger, LedgerError, OpenTrial, Rescued
 from edge.records import Assignment, Outcome, Trial
+from edge.retention import Retention
 from edge.sandbox.process import PolicyEnd, PolicyHost
-from edge.station import Station
+from edge.station import RecordingTier, Station
 from edge.tasks.task import Readiness, Task, Verdict
-from edge.trials.recording import Recording
+from edge.trials.recorder import Recorder
+from edge.trials.recording import RecordingError
+from edge.trials.recovery import recover_part
 from edge.trials.robot import SafetyStop, StationRobot, StopAsked, TimeUp
 from policies.bundle import BundleError, Manifest, read_unpacked
 from policies.interface import OutOfReach, TrialOver
@@ -28,8 +35,7 @@ LOG = logging.getLogger("edge.trials")
 RESET_TRIES = 3
 RESET_LIMIT_S = 90.0
 VERIFY_LIMIT_S = 30.0
-TRIAL_ROOM_MB = 64.0
-UNREADY_BEFORE_HELP = 2  # trials in a row
+HELP_AFTER = {"reset": 2, "disk": 1}  # causes that a person can cure, and how many such trials in a row are too many
 HELP_PAUSE_S = 10.0
 
 Say = Callable[[str, str, Assignment | None, int], None]  # state, detail, assignment, sequence
@@ -44,9 +50,11 @@ class Rig:
     robot: StationRobot
     host: PolicyHost
     ledger: Ledger
+    retention: Retention
     station_time_s: Callable[[], float]
     stop_asked: Callable[[], bool]
     say: Say
+    wait: Callable[[], None]  # a moment in which there is nothing to do
 
 
 @dataclass
@@ -64,64 +72,127 @@ class _Clock:
         return rig.station_time_s() - self.station_s, time.monotonic() - self.wall_s
 
 
-def work(rig: Rig, wait: Callable[[], None]) -> None:
-    """Run assignments until a stop is asked; `wait` is called while there is nothing to do."""
-    recovered = rig.ledger.recover(
-        time.time(),
-        task=rig.task.name,
-        station_hash=rig.station.station_hash,
-        calibration_hash=rig.station.calibration_hash,
-        software=software.versions(),
-    )
-    for trial in recovered:
-        LOG.warning("trial %d was cut short by a crash and is sealed as invalid", trial.sequence)
-    unready = 0
+def work(rig: Rig) -> None:
+    """Run assignments until a stop is asked.
+
+    Raises:
+        LedgerError: what a crashed run left open, or the trial at hand, cannot be sealed; the next start tries again.
+    """
+    _recover(rig)
+    in_a_row = 0
+    last_cause = ""
     while not rig.stop_asked():
         try:
-            room(rig.station.folder, TRIAL_ROOM_MB)
-            found = rig.ledger.next_assignment(time.time())
+            outlook = rig.retention.look(rig.ledger, time.time())
+            found = None if outlook.rung is Rung.PARKED else rig.ledger.next_assignment(time.time())
+            blank = None if found is None else _begin(rig, *found)
         except LedgerError as error:
             rig.say("fault", str(error), None, 0)
-            wait()
+            rig.wait()
             continue
-        if found is None:
-            rig.say("waiting", "no work leased", None, 0)
-            wait()
+        if found is None or blank is None:
+            parked = outlook.rung is Rung.PARKED
+            rig.say(*(("fault", outlook.sentence) if parked else ("waiting", "no work leased")), None, 0)
+            rig.wait()
             continue
-        trial = run_trial(rig, *found)
-        unready = unready + 1 if trial.cause == "reset" else 0
-        if unready >= UNREADY_BEFORE_HELP:
-            _wait_for_help(rig, wait, trial)
+        trial = _run(rig, found[0], blank)
+        in_a_row = in_a_row + 1 if trial.cause == last_cause else 1
+        last_cause = trial.cause
+        if in_a_row >= HELP_AFTER.get(trial.cause, float("inf")):
+            _wait_for_help(rig, trial)
 
 
-def _wait_for_help(rig: Rig, wait: Callable[[], None], trial: Trial) -> None:
-    """Let some time pass before the next try: a scene that cannot be reset must not burn through leased work."""
-    LOG.error(
-        "the scene cannot be reset (%s): put it right by hand; trying again in %.0f s", trial.detail, HELP_PAUSE_S
-    )
+def _recover(rig: Rig) -> None:
+    def recover() -> list[Trial]:
+        return rig.ledger.recover(
+            time.time(),
+            task=rig.task.name,
+            station_hash=rig.station.station_hash,
+            calibration_hash=rig.station.calibration_hash,
+            software=software.versions(),
+            rescue=lambda trial: _rescue(rig.station.folder, trial),
+        )
+
+    for trial in rig.retention.insist(recover, lambda why: _again(rig, why)):
+        LOG.warning("trial %d was cut short by a crash and is sealed as invalid", trial.sequence)
+
+
+def _rescue(folder: Path, trial: OpenTrial) -> Rescued | None:
+    """Return what a crashed run had recorded of a trial; what cannot be read now is left where it is."""
+    try:
+        path = recover_part(recording_path(folder, trial.epoch, trial.sequence).with_suffix(".mcap.part"))
+        if path is None:
+            return None
+        with open(path, "rb") as file:
+            return Rescued(path, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+    except (RecordingError, OSError) as error:
+        LOG.warning("what was recorded of trial %d stays where it is: %s", trial.sequence, error)
+        return None
+
+
+def recording_path(folder: Path, epoch: str, sequence: int) -> Path:
+    """Return where the recording of a station's trial stands."""
+    return folder / "recordings" / f"{epoch}-{sequence:06d}.mcap"
+
+
+def _again(rig: Rig, why: str) -> bool:
+    """Wait a moment for what a person has to cure; return whether to try again."""
+    rig.say("fault", why, None, 0)
+    rig.wait()
+    return not rig.stop_asked()
+
+
+def _wait_for_help(rig: Rig, trial: Trial) -> None:
+    """Let some time pass before the next try: what goes wrong every time must not burn through leased work."""
+    what = "the scene cannot be reset: put it right by hand" if trial.cause == "reset" else "nothing can be recorded"
+    LOG.error("%s (%s); trying again in %.0f s", what, trial.detail, HELP_PAUSE_S)
     until_s = time.monotonic() + HELP_PAUSE_S
-    while not rig.stop_asked() and time.monotonic() < until_s:
-        rig.say("fault", f"the scene cannot be reset: put it right by hand ({trial.detail})", None, 0)
-        wait()
+    while time.monotonic() < until_s and _again(rig, f"{what} ({trial.detail})"):
+        pass
 
 
 def run_trial(rig: Rig, assignment: Assignment, lease_id: str) -> Trial:
-    """Run one assignment and return the sealed trial."""
-    sequence = rig.ledger.open_trial(assignment, lease_id, time.time())
-    blank = _blank(rig, assignment, lease_id, sequence)
-    path = rig.station.folder / "recordings" / f"{rig.ledger.epoch}-{sequence:06d}.mcap"
-    with Recording(path) as recording:
-        rig.robot.recording = recording
+    """Run one assignment and return the sealed trial.
+
+    Raises:
+        LedgerError: it cannot be begun, and nothing has moved; or it cannot be sealed, and the next start does that.
+    """
+    return _run(rig, assignment, _begin(rig, assignment, lease_id))
+
+
+def _begin(rig: Rig, assignment: Assignment, lease_id: str) -> Trial:
+    """Commit that a trial begins and return what is known of it."""
+    epoch, sequence = rig.ledger.open_trial(assignment, lease_id, time.time())
+    return _blank(rig, assignment, lease_id, epoch, sequence)
+
+
+def _run(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
+    """Run and seal a trial that was begun."""
+    path = recording_path(rig.station.folder, blank.epoch, blank.sequence)
+    tier = rig.retention.tier
+    with Recorder(path, tier) as recorder:
+        rig.robot.recording = recorder
+        rig.robot.note("trial", _identity(assignment, blank))
+        rig.robot.note("tier", json.dumps(asdict(tier)))
         try:
-            trial = _attempt(rig, assignment, blank)
+            # A disk that does not even take the beginning is no place for evidence: the arm is not moved.
+            trial = _invalid(blank, "disk", recorder.lost) if recorder.lost else _attempt(rig, assignment, blank)
         finally:
             rig.robot.recording = None
-        recording.event(round(rig.station_time_s() * 1e9), "verdict", f"{trial.outcome}: {trial.detail}")
-        sha256, size = recording.seal()
-    trial = replace(trial, ended_unix_s=time.time(), recording=sha256, recording_bytes=size)
-    rig.ledger.seal(trial, path)
-    LOG.info("trial %d %s %s: %s", sequence, assignment.start_id, trial.outcome, trial.detail)
+        recorder.event(round(rig.station_time_s() * 1e9), "verdict", f"{trial.outcome}: {trial.detail}")
+        sha256, size = recorder.seal()
+    notes = dict(trial.notes)
+    if recorder.lost or tier != rig.station.recording:
+        notes["recording"] = recorder.lost or f"less than station.toml says, as the disk filled up: {_tier(tier)}"
+    trial = replace(trial, ended_unix_s=time.time(), recording=sha256, recording_bytes=size, notes=notes)
+    rig.retention.insist(lambda: rig.ledger.seal(trial, path if sha256 else None), lambda why: _again(rig, why))
+    LOG.info("trial %d %s %s: %s", blank.sequence, assignment.start_id, trial.outcome, trial.detail)
     return trial
+
+
+def _tier(tier: RecordingTier) -> str:
+    pictures = "no pictures" if tier.camera == "none" else f"{tier.camera} pictures"
+    return f"joints at {tier.joint_hz:g} Hz, {pictures}"
 
 
 def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
@@ -145,12 +216,16 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
     except BundleError as error:
         return _invalid(blank, "bundle", str(error))
     rig.say("trial", "", assignment, blank.sequence)
+    rig.robot.note("stage", "run")
     clock = _Clock.start(rig)
     rig.robot.begin(rig.task.time_limit_s)
     end = rig.host.run(folder, manifest.entry, manifest.params, rig.robot)
     trial_s, _ = clock.lap(rig)
     over = rig.robot.over
+    rig.robot.note("policy", json.dumps(asdict(end)))
+    rig.robot.note("stage", "verify")
     verdict = _verify(rig, assignment)
+    rig.robot.note("judged", json.dumps(asdict(verdict)))
     _, wall_trial_s = clock.lap(rig)
     blank = replace(blank, trial_s=trial_s, wall_trial_s=wall_trial_s, policy_steps=end.steps)
     return _conclude(blank, verdict, end, over)
@@ -159,6 +234,7 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
 def _make_ready(rig: Rig, assignment: Assignment, sequence: int) -> tuple[Readiness, int, StopAsked | None]:
     """Return the last readiness, the resets it took, and the order to stop if one came."""
     rig.say("reset", "", assignment, sequence)
+    rig.robot.note("stage", "reset")
     readiness = Readiness(False, {}, "not looked yet")
     tries = 0
     for _ in range(RESET_TRIES + 1):
@@ -227,16 +303,23 @@ def _policy_fault(end: PolicyEnd, over: TrialOver | None) -> str:
     return "" if end.kind == "finished" else end.kind
 
 
+def _identity(assignment: Assignment, blank: Trial) -> str:
+    """Return, as JSON, what a recording says about its trial: whose it is, what was asked for, what judged it."""
+    names = ("edge", "epoch", "sequence", "task", "bundle", "start_id", "purpose", "seed")
+    hashes = ("station_hash", "calibration_hash", "software")
+    return json.dumps({name: getattr(blank, name) for name in names + hashes} | {"start": dict(assignment.start)})
+
+
 def _invalid(trial: Trial, cause: str, detail: str) -> Trial:
     return replace(trial, outcome=Outcome.INVALID, cause=cause, detail=detail, progress=0.0)
 
 
-def _blank(rig: Rig, assignment: Assignment, lease_id: str, sequence: int) -> Trial:
+def _blank(rig: Rig, assignment: Assignment, lease_id: str, epoch: str, sequence: int) -> Trial:
     """Return the trial before anything has happened."""
     nothing: Mapping[str, float] = {}
     return Trial(
         edge=rig.ledger.edge,
-        epoch=rig.ledger.epoch,
+        epoch=epoch,
         sequence=sequence,
         assignment_id=assignment.assignment_id,
         lease_id=lease_id,

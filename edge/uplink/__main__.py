@@ -19,7 +19,7 @@ from types import FrameType
 import msgpack
 
 from edge import software
-from edge.ledger import Ledger, LedgerError
+from edge.ledger import DiskFull, Ledger, LedgerError
 from edge.status import Status, StatusError, read_status
 from edge.uplink.courier import Courier
 from edge.uplink.memory import own_group_memory_mb
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     try:
         settings = read_settings(Path(arguments[0]))
         with (
-            Ledger(settings.ledger_path, settings.name) as ledger,
+            _open_ledger(settings, stop) as ledger,
             Coordinator(settings.endpoint, settings.name) as coordinator,
         ):
             _carry(settings, ledger, coordinator, stop)
@@ -58,6 +58,24 @@ def main(arguments: list[str]) -> int:
         LOG.error("%s", error)
         return 1
     return 0
+
+
+def _open_ledger(settings: Settings, stop: threading.Event) -> Ledger:
+    """Open the ledger, waiting for room where the disk is full: the station waits for it too.
+
+    Raises:
+        LedgerError: it cannot be opened, or a stop came first.
+    """
+    said = False
+    while True:
+        try:
+            return Ledger(settings.ledger_path, settings.name)
+        except DiskFull as error:
+            if not said:
+                LOG.warning("waiting: %s", error)
+            said = True
+            if stop.wait(LONGEST_BACK_OFF_S):
+                raise
 
 
 def back_off_s(failures: int, draw: float) -> float:

@@ -65,6 +65,7 @@ class Courier:
         self.answered = False
         if now_unix_s >= self._compare_at_unix_s:
             self._compare()
+            self._held_back.clear()  # e.g. what a power cut had left there damaged is dropped, and wanted anew
             self._compare_at_unix_s = now_unix_s + COMPARE_EVERY_S
         more = self.send_trials(now_unix_s=now_unix_s) == BATCH
         self.fetch_work(now_unix_s)

@@ -24,6 +24,9 @@ CONFIG: dict[str, Any] = {
     "scouting/gossip/enabled": False,
     "connect/retry": {"period_init_ms": 50, "period_max_ms": 200, "period_increase_factor": 1.5},
     "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
+    # A link that is dead without saying so is given up after 3 s, here and there, and so is one that does not open.
+    "transport/link/tx/lease": 3000,
+    "transport/unicast/open_timeout": 3000,
 }
 TIMEOUT_S = 3.0
 BULK = "enpire/blob/"

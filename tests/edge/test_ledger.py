@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge.ledger import Held, Identity, Ledger, LedgerError, room
+from edge.ledger import DiskFull, Held, Identity, Ledger, LedgerError, Rescued
 from edge.records import Assignment, Lease, Outcome, Trial, decode, encode, first_link
 
 NOW_S = 1_700_000_000.0
@@ -333,6 +333,20 @@ def test_a_crash_leaves_an_invalid_trial_under_the_number_that_was_begun(path: P
             ledger.seal(trial_of(ledger, begun[0][0]), None)
 
 
+def test_what_a_crashed_run_had_recorded_goes_with_its_trial(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        ledger.add_lease(lease("a1", "a2"))
+        begun = [begin(ledger)[0] for _ in range(2)]
+        rescued = {begun[0]: Rescued(path.with_name("cut.mcap"), "7" * 64, 5)}
+        found = ledger.recover(
+            LATER_S, task="push_t", station_hash="5" * 64, calibration_hash="6" * 64, software="s",
+            rescue=lambda trial: rescued.get(trial.sequence),
+        )  # fmt: skip
+        assert [(trial.recording, trial.recording_bytes) for trial in found] == [("7" * 64, 5), ("", 0)]
+        ledger.acknowledge([trial.identity for trial in found])
+        assert ledger.unsent_recordings(9) == [("7" * 64, path.with_name("cut.mcap"))]
+
+
 def test_no_kill_between_open_and_seal_loses_a_number(path: Path) -> None:
     seed = time.time_ns() % 2**32
     print(f"seed {seed}")
@@ -477,21 +491,6 @@ def test_what_is_no_ledger_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match="cannot use the ledger") as caught:
             Ledger(tmp_path / wrong, EDGE)
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("minimum_mb", [float("inf"), float("nan"), 1e15])
-def test_no_trial_is_begun_on_a_disk_without_room(path: Path, minimum_mb: float) -> None:
-    with pytest.raises(LedgerError, match="disk nearly full") as caught:
-        room(path, minimum_mb)
-    assert "nothing was lost" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_there_is_room_for_nothing_everywhere(path: Path) -> None:
-    room(path, 0.0)  # where no ledger is yet
-    Ledger(path, EDGE).close()
-    room(path, 0.0)
-    room(path.parent, 0.0)
 
 
 def test_a_full_disk_is_said_and_loses_nothing(path: Path) -> None:
@@ -657,3 +656,18 @@ def test_a_recording_may_be_deleted_only_where_nothing_would_be_lost(
             assert file == Path(f"/{trial.assignment_id}.mcap")
             ledger.purged(row)
         assert ledger.purgeable(True, NOW_S + 2 * week_s) == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "full"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (OSError(122, "Disk quota exceeded"), True),
+        (OSError(13, "Permission denied"), False),
+        (sqlite3.OperationalError("locked"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(path: Path, cause: Exception, full: bool) -> None:
+    with Ledger(path, EDGE) as ledger, pytest.raises(LedgerError) as caught, ledger._file.explained():
+        raise cause
+    assert isinstance(caught.value, DiskFull) is full

@@ -6,7 +6,7 @@ import pytest
 
 from calibration.records import CalibrationError
 from edge.emulation.stations import make_stations
-from edge.station import StationError, load_station
+from edge.station import RecordingTier, StationError, Storage, load_station
 
 KEYS = f'["{"ab" * 32}"]'
 
@@ -23,6 +23,39 @@ def test_a_new_station_loads(folder: Path) -> None:
     assert station.coordinator.trusted_keys == ("ab" * 32,)
     assert len(station.station_hash) == 64
     assert station.emulation is not None
+    assert station.recording == RecordingTier(joint_hz=30.0, camera="full", jpeg_quality=80)
+    assert station.storage == Storage(reserve_mb=4.0, disk_mb=2000.0, trial_mb_per_s=4.0)
+
+
+@pytest.mark.parametrize(
+    ("tables", "recording", "storage"),
+    [
+        ("", RecordingTier(30.0, "full", 80), Storage(4.0, 2000.0, 4.0)),
+        ("[recording]\n[storage]\n", RecordingTier(30.0, "full", 80), Storage(4.0, 2000.0, 4.0)),
+        ('[recording]\njoint_hz = 1\ncamera = "none"\n', RecordingTier(1.0, "none", 80), Storage(4.0, 2000.0, 4.0)),
+        ("[recording]\njpeg_quality = 100\n", RecordingTier(30.0, "full", 100), Storage(4.0, 2000.0, 4.0)),
+        (
+            "[storage]\nreserve_mb = 1\ntrial_mb_per_s = 0.01\n",
+            RecordingTier(30.0, "full", 80),
+            Storage(1.0, 2000.0, 0.01),
+        ),
+    ],
+)
+def test_what_is_kept_of_a_trial_may_be_said_in_part(
+    folder: Path, tables: str, recording: RecordingTier, storage: Storage
+) -> None:
+    path = folder / "station.toml"
+    text = path.read_text()
+    path.write_text(text[: text.index("[recording]")] + tables + text[text.index("[emulation]") :])
+    station = load_station(folder)
+    assert (station.recording, station.storage) == (recording, storage)
+
+
+def test_a_station_with_a_real_arm_keeps_a_larger_reserve(folder: Path) -> None:
+    path = folder / "station.toml"
+    text = path.read_text()
+    path.write_text(text[: text.index("[recording]")] + '[can]\ntransport = "socketcan"\nport = "can0"\n')
+    assert load_station(folder).storage == Storage(reserve_mb=200.0, disk_mb=64_000.0, trial_mb_per_s=4.0)
 
 
 @pytest.mark.parametrize("keys", ["[]", f'["{"AB" * 32}", "{"0f" * 32}"]'])
@@ -76,6 +109,20 @@ def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
         ('name = "station-1"', 'name = ""', "name is '', wants text"),
         ('name = "station-1"', "name = 1", "name is 1, wants text"),
         ('task = "push_t"', "", "missing key task"),
+        ("joint_hz = 30", "joint_hz = 0.99", "recording.joint_hz is 0.99, wants a number from 1 to 30"),
+        ("joint_hz = 30", "joint_hz = 30.1", "recording.joint_hz"),
+        ("joint_hz = 30", "joint_hz = nan", "recording.joint_hz"),
+        ("joint_hz = 30", "joints_hz = 30", "unknown key recording.joints_hz"),
+        ('camera = "full"', 'camera = "half"', "recording.camera is 'half'; known: full, small, none"),
+        ('camera = "full"', "camera = false", "recording.camera is False, wants text"),
+        ("jpeg_quality = 80", "jpeg_quality = 0", "recording.jpeg_quality"),
+        ("jpeg_quality = 80", "jpeg_quality = 101", "recording.jpeg_quality"),
+        ("reserve_mb = 4", "reserve_mb = 0", "storage.reserve_mb is 0, wants a number from 1 to 10000"),
+        ("reserve_mb = 4", 'reserve_mb = "4"', "storage.reserve_mb is '4'"),
+        ("reserve_mb = 4", "reserve_gb = 4", "unknown key storage.reserve_gb"),
+        ("trial_mb_per_s = 4.0", "trial_mb_per_s = 0", "storage.trial_mb_per_s"),
+        ("disk_mb = 2000", "disk_mb = 0", "storage.disk_mb"),
+        ("[storage]", "[[storage]]", "storage is not a table"),
         ("[tool]", "[tool", "not TOML"),
     ],
 )

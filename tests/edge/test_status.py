@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from dataclasses import asdict, replace
@@ -18,7 +19,8 @@ STATUS = Status("station-1", "trial", "pushing", "b" * 64, "dev-1", 7, 12.5, 1_7
 def test_a_status_is_read_as_it_was_written(tmp_path: Path, state: str) -> None:
     path = tmp_path / "status.json"
     for sequence in (1, 2):
-        status = replace(STATUS, state=state, sequence=sequence, detail='a "quoted" word – and two\nlines')
+        disk = {"free_mb": 1234.5, "rung": "small", "trials_left": 17 if sequence > 1 else None}
+        status = replace(STATUS, state=state, sequence=sequence, detail='a "quoted" word – and two\nlines', **disk)
         write_status(path, status)
         assert read_status(path) == status
     assert list(tmp_path.iterdir()) == [path]
@@ -47,6 +49,24 @@ def test_what_is_no_status_is_refused_in_one_line_that_says_what_to_do(tmp_path:
     with pytest.raises(StatusError, match="delete it") as caught:
         read_status(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("site", ["write_text", "replace"])
+def test_a_full_disk_leaves_the_status_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: str) -> None:
+    path = tmp_path / "status.json"
+    write_status(path, STATUS)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, site, full)
+        with pytest.raises(OSError, match="No space"):
+            write_status(path, replace(STATUS, sequence=8))
+    assert read_status(path) == STATUS
+    assert list(tmp_path.iterdir()) == [path]
+    write_status(path, replace(STATUS, sequence=9))
+    assert read_status(path) == replace(STATUS, sequence=9)
 
 
 def test_a_reader_never_sees_half_a_status(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from edge.emulation.world import World
 from edge.ledger import Ledger
 from edge.planning.kinematics import chain_of
 from edge.records import Assignment, Lease, Outcome, Trial, decode
+from edge.retention import Retention
 from edge.sandbox.process import PolicyHost
 from edge.station import load_station
 from edge.tasks.push_t.task import PushT
@@ -73,9 +74,11 @@ def here(tmp_path: Path) -> Iterator[Here]:
             robot=robot,
             host=host,
             ledger=ledger,
+            retention=Retention(station),
             station_time_s=lambda: bench.now_s,
             stop_asked=lambda: bool(stop),
             say=lambda state, detail, assignment, sequence: None,
+            wait=lambda: None,
         )
         yield Here(rig, station.folder, stop, world, give)
     world.close()
@@ -86,7 +89,7 @@ def test_the_seed_policy_s_trial_is_sealed_with_its_recording(here: Here) -> Non
     assert trial.outcome is Outcome.FAILURE
     assert 0.0 <= trial.progress < 1.0
     assert trial.policy_steps > 100
-    assert [decode(Trial, body) for body in here.rig.ledger.unacked(9)] == [trial]
+    assert [decode(Trial, sealed.body) for sealed in here.rig.ledger.unacked(9)] == [trial]
     assert len(list((here.folder / "recordings").glob("*.mcap"))) == 1
     assert trial.recording_bytes > 10_000
 
