@@ -92,6 +92,32 @@ def report(
         raise typer.Exit(FAILED) from None
 
 
+@app.command()
+def replay(
+    trial: Annotated[
+        str, typer.Argument(help="edge/sequence, edge/epoch/sequence, or how its recording's sha256 begins")
+    ],
+    run: Annotated[Path | None, typer.Option(help="the folder of a run; the newest in runs/ without it")] = None,
+    station: Annotated[Path | None, typer.Option(help="the station's folder, where it is not in the run's")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Feed a trial's recording through control, perception and judge again, and print what differs.
+
+    Exit code 0: the same within tolerance; 1: something differs; 2: it cannot be replayed.
+
+    Example: enpire-coord replay station-1/12
+    """
+    from coordinator.replay import newest_run
+    from coordinator.replay import replay as play
+
+    try:
+        code = play(run or newest_run(Path("runs")), trial, station, as_json)
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(REFUSED) from None
+    raise typer.Exit(code)
+
+
 def _age_s() -> float:
     """Return how long ago this process was started: field 22 of /proc/self/stat, in clock ticks since the boot."""
     after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -40,18 +41,21 @@ def run(
     Example: enpire-edge run stations/station-1
     Example: enpire-edge run bench-1 --mock
     """
-    from edge.station import StationError, load_station
     from edge.supervisor import supervise
+
+    if _is_emulated(folder):
+        if mock or read_only:
+            _refuse(f"{folder} is an emulated station: run it without --mock and --read-only")
+        logging_setup()
+        raise typer.Exit(supervise([_module("edge.emulation", folder, pace), _module("edge.uplink", folder)]))
+
+    from edge.station import StationError, load_station
 
     try:
         station = load_station(folder)
     except (StationError, CalibrationError) as error:
         _refuse(str(error))
     logging_setup()
-    if station.emulation is not None:
-        if mock or read_only:
-            _refuse(f"{folder} is an emulated station: run it without --mock and --read-only")
-        raise typer.Exit(supervise([_module("edge.emulation", folder, pace), _module("edge.uplink", folder)]))
     if read_only:
         raise typer.Exit(_watch(folder, station, mock))
     if not (mock or confirm_motion):
@@ -137,6 +141,18 @@ def logging_setup() -> None:
 
 def _module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", name, *map(str, arguments)]
+
+
+def _is_emulated(folder: Path) -> bool:
+    """Return whether a station's file asks for emulation, whatever else is right or wrong with it.
+
+    Its own process checks the rest. To load the station here would keep the kernels' compiler in memory for as long as
+    the station runs.
+    """
+    try:
+        return "emulation" in tomllib.loads((folder / "station.toml").read_text())
+    except (OSError, ValueError):  # who loads it says why
+        return False
 
 
 def _mock_socket(station: Station) -> Path:
