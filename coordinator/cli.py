@@ -93,6 +93,57 @@ def report(
 
 
 @app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a run")],
+    form: Annotated[str, typer.Option("--format", help="parquet or csv: the database; lerobot: a dataset")] = "parquet",
+    out: Annotated[Path | None, typer.Option(help="the folder to make; by default in the folder of the run")] = None,
+    outcome: Annotated[str, typer.Option(help="success, failure, invalid or all; for lerobot")] = "all",
+    policy: Annotated[str, typer.Option(help="how the sha256 of one policy begins; for lerobot")] = "",
+    video: Annotated[bool, typer.Option("--video/--no-video", help="with the camera's pictures; for lerobot")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be written")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was written as one JSON object")] = False,
+) -> None:
+    """Write a run for other programs: its tables as Parquet or CSV, or its trials as a LeRobotDataset v3.0.
+
+    Examples:
+
+      enpire-coord export runs/2026-11-01-120000-seed1 --format csv --out tables
+
+      enpire-coord export runs/2026-11-01-120000-seed1 --format lerobot --outcome success --out dataset
+    """
+    from rich.progress import Progress
+
+    try:
+        from coordinator.export.write import Request, describe
+        from coordinator.export.write import export as write
+    except ModuleNotFoundError as error:
+        print(f"enpire-coord: export needs {error.name}: pip install 'enpire[analysis]'", file=sys.stderr)
+        raise typer.Exit(REFUSED) from None
+
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
+            bar = bars.add_task("writing", total=None)
+            told = write(
+                Request(run_dir, form, out, outcome, policy.lower(), video),
+                lambda done, of: bars.update(bar, completed=done, total=of),
+                dry_run,
+            )
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        print("enpire-coord: stopped; nothing was exported", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(told))
+    else:
+        first, *others = describe(told)
+        print(first)
+        print(*others, sep="\n", end="\n" if others else "", file=sys.stderr)
+
+
+@app.command()
 def replay(
     trial: Annotated[
         str, typer.Argument(help="edge/sequence, edge/epoch/sequence, or how its recording's sha256 begins")

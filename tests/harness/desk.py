@@ -1,0 +1,135 @@
+"""A coordinator without a campaign: the real store, network and reception, behind them a desk that always has work.
+
+Usage: python tests/harness/desk.py ENDPOINT FOLDER [--tls CA CERT KEY] [--at-once N]
+
+- It may be killed and started again on the same folder at any time.
+- One JSON line on standard output once it listens; on SIGTERM it closes the store and prints one more, with counts.
+- FOLDER/ingested.log gets one line a batch after its commit, so that counts survive a kill: how many trials were new,
+  the same again, in conflict and refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import get_args
+
+from coordinator.campaign import Attempt
+from coordinator.errors import CoordinatorError
+from coordinator.evolution.records import CandidateMade, HypothesisMade
+from coordinator.ingest import Batch
+from coordinator.network import Network, Tls
+from coordinator.reception import Desk, Reception
+from coordinator.roster import Roster
+from coordinator.store import FILE, Ingested, Kept, Store, StoreError
+
+TASK = "push_t"
+BUNDLE = "b" * 64  # of the work; stations that have a folder of this name do not ask for it
+START_ID = "dev-0001"
+START = {"x_m": 0.3, "y_m": 0.0, "yaw_rad": 0.0}
+INGESTED = "ingested.log"
+KINDS = get_args(Kept)
+TURN_S = 0.05
+TEND_EVERY_S = 1.0
+
+
+class CountingStore(Store):
+    """A store that counts what became of the trials it was given."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / FILE)
+        self.counts: Counter[str] = Counter()
+        self._log = os.open(folder / INGESTED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def ingest(self, batch: Batch, now_unix_s: float) -> list[Ingested]:
+        """Keep a batch, then note the counts."""
+        ingested = super().ingest(batch, now_unix_s)
+        found = Counter(item.kept for item in ingested)
+        self.counts.update(found)
+        os.write(self._log, (" ".join(str(found[kind]) for kind in KINDS) + "\n").encode())
+        return ingested
+
+
+class Work:
+    """Attempts without end, `at_once` of them each time, no name twice even after a kill."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._token = secrets.token_hex(4)
+        self.handed_out = 0
+
+    def take(self, edge: str, now_unix_s: float) -> list[Attempt]:
+        """Return the next attempts for whichever edge."""
+        first = self.handed_out
+        self.handed_out += self._at_once
+        return [
+            Attempt(f"{self._token}-{number}", 1, BUNDLE, START_ID, START, number, "play", None)
+            for number in range(first, self.handed_out)
+        ]
+
+
+def prepare(folder: Path, store: Store) -> None:
+    """Make what attempts refer to, unless a desk before this one did."""
+    (folder / "recordings").mkdir(exist_ok=True)
+    now_unix_s = time.time()
+    store.add_bundle({
+        "bundle": BUNDLE, "parent": None, "task": TASK, "policy": TASK, "params": {}, "manifest": {},
+        "archive": b"", "created_unix_s": now_unix_s,
+    })  # fmt: skip
+    with suppress(StoreError):  # they are there
+        store.write([
+            HypothesisMade(1, "offline", "seed", "It works.", "It does not.", {}, now_unix_s),
+            CandidateMade(1, 1, BUNDLE, None, "screen", now_unix_s),
+        ])  # fmt: skip
+
+
+def serve(network: Network, reception: Reception, stop: threading.Event) -> None:
+    """Answer until stopped."""
+    tend_at_s = 0.0
+    while not stop.is_set():
+        message = network.take(TURN_S)
+        if message is not None:
+            reception.handle(message, time.time())
+        if time.monotonic() >= tend_at_s:
+            tend_at_s = time.monotonic() + TEND_EVERY_S
+            reception.tend(time.time())
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until SIGTERM."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s desk %(levelname)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("endpoint", help="e.g. tcp/127.0.0.1:7447, or tls/... with --tls")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tls", nargs=3, type=Path, metavar=("CA", "CERT", "KEY"), help="PEM files")
+    parser.add_argument("--at-once", type=int, default=1, help="attempts that belong together in a lease")
+    options = parser.parse_args(arguments)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    work = Work(options.at_once)
+    desk = Desk(work.take, lambda trial, now_unix_s: None, lambda assignment_id, now_unix_s: None)
+    tls = Tls(*options.tls) if options.tls else None
+    options.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        store = CountingStore(options.folder)
+        with store, Network(options.endpoint, tls) as network:
+            prepare(options.folder, store)
+            print(json.dumps({"listens": network.endpoint}), flush=True)
+            serve(network, Reception(TASK, store, Roster([]), desk, options.folder), stop)
+    except CoordinatorError as error:
+        sys.exit(str(error))
+    print(json.dumps({**{kind: store.counts[kind] for kind in KINDS}, "handed_out": work.handed_out}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
