@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -90,6 +91,61 @@ def report(
     except (ReportError, OSError) as error:
         print(f"enpire-coord: {error}", file=sys.stderr)
         raise typer.Exit(FAILED) from None
+
+
+@app.command()
+def schema(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a run")],
+    as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+) -> None:
+    """Print every table, view and column of a run's database with what it means.
+
+    Example: enpire-coord schema runs/2026-11-01-120000-seed1
+    """
+    from coordinator.schema_page import page, read_schema
+    from coordinator.store import FILE
+
+    try:
+        parts = read_schema(run_dir / FILE)
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(REFUSED) from None
+    print(json.dumps([asdict(part) for part in parts]) if as_json else page(parts).rstrip("\n"))
+
+
+@app.command()
+def backup(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a run; its coordinator may be at work")],
+    dest: Annotated[Path, typer.Argument(help="the folder of the backup, best on another disk; made if need be")],
+    as_json: Annotated[bool, typer.Option("--json", help="print what it holds as one JSON object")] = False,
+) -> None:
+    """Copy a run's database and recordings, and let stations forget what the copy holds.
+
+    The same folder again takes what is new. To restore one, copy it over an empty run folder.
+
+    Example: enpire-coord backup runs/2026-11-01-120000-seed1 /mnt/backup/seed1
+    """
+    from rich.progress import Progress
+
+    from coordinator.backup import BackupRefused, make_backup
+
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as bars:
+            tasks = {what: bars.add_task(what, total=None) for what in ("database", "recordings")}
+            made = make_backup(
+                run_dir, dest, lambda what, done, total: bars.update(tasks[what], completed=done, total=total)
+            )
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(REFUSED if isinstance(error, BackupRefused) else FAILED) from None
+    if as_json:
+        print(json.dumps(asdict(made)))
+        return
+    print(f"{dest} holds {made.trials} trials and {made.recordings} recordings, {made.bytes / 1e6:.1f} MB")
+    if made.damaged:
+        print(f"{len(made.damaged)} recordings are missing or broken in the run; their stations keep them")
+    if made.same_disk:
+        print("it lies on the disk of the run, and does not outlive it")
 
 
 @app.command()
