@@ -154,7 +154,7 @@ class Fleet:
         # A station that was killed may leave processes that still hold its ledger.
         _kill_session(member.session)
         if code == CONFIGURATION_REFUSED:
-            member.refused = _last_line(_read(member.folder / "log.txt")) or "without a word"
+            member.refused = _last_error(_read(member.folder / "log.txt")) or "without a word"
             return f"refused to run: {member.refused}"
         steady = time.monotonic() - member.started_s > STEADY_S
         member.quick_ends = 1 if steady else member.quick_ends + 1
@@ -203,6 +203,11 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def _last_error(log: str) -> str:
+    """Return the last line of a log that tells of an error, the last one where none does."""
+    return _last_line("\n".join(line for line in log.splitlines() if " ERROR " in line) or log)
 
 
 def _last_line(text: str) -> str:

@@ -122,7 +122,7 @@ def _ended(child: _Child, restarts: Restarts) -> int | None:
     if code == 0 and child.is_station:
         return 0
     if code == CONFIGURATION_REFUSED:
-        LOG.error("%s refused its configuration; correct what it said above", child.name)
+        LOG.warning("%s refused its configuration; correct what it said above", child.name)
         return CONFIGURATION_REFUSED
     child.quick_deaths = child.quick_deaths + 1 if age_s < restarts.quick_s else 1
     if child.quick_deaths >= restarts.most_quick:
