@@ -393,8 +393,9 @@ class Ledger:
     def _mark_recordings(self, names: Iterable[str], state: str, before: Sequence[str]) -> None:
         marks = ", ".join("?" * len(before))
         with self._transaction() as db:
-            db.executemany(
-                f"UPDATE trials SET recording_state = ? WHERE recording = ? AND recording_state IN ({marks})",
+            db.executemany(  # without != '' SQLite would not use the index, and read all trials there ever were
+                "UPDATE trials SET recording_state = ?"
+                f" WHERE recording = ? AND recording != '' AND recording_state IN ({marks})",
                 [(state, name, *before) for name in names],
             )
 

@@ -51,6 +51,7 @@ CREATE TABLE trials (
 ) STRICT;
 CREATE INDEX trials_by_state ON trials (state);
 CREATE INDEX trials_by_recording ON trials (recording_state, state) WHERE recording != '';
+CREATE INDEX trials_by_content ON trials (recording) WHERE recording != '';
 """
 
 
