@@ -5,6 +5,7 @@
   the coordinator lacks is sent again, and what a backup holds may be deleted here.
 - A lease is kept only once every bundle that it names has been verified and unpacked here. A bundle that is refused
   once is never asked for again, and its lease is not taken.
+- What gets no answer is sent again in smaller portions, so that a thin link carries it too.
 - Order: trials, then work (a station never waits for an upload), then one piece of one recording.
 """
 
@@ -29,7 +30,7 @@ STOCK = 2  # assignments kept ahead, so that the station has the next one when i
 ASK_AGAIN_S = 0.1
 AFTER_REFUSAL_S = 1.0
 RECORDING_TIMEOUT_S = 20.0
-PIECE_BYTES = 1 << 20
+PIECE_BYTES, LEAST_PIECE_BYTES = 1 << 20, 16 << 10
 COMPARE_EVERY_S = 600.0
 MOST_COMPARED = 256  # recordings
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -47,6 +48,7 @@ class Courier:
         self._refused: dict[str, str] = {}  # bundle -> why
         self._held_back: set[str] = set()  # recordings that the coordinator will not take
         self._have: dict[str, int] = {}  # bytes of the recording under way that the coordinator has
+        self._batch, self._piece_bytes = BATCH, PIECE_BYTES
         self._ask_after_s = 0.0
         self._compare_at_unix_s = 0.0
         self._send_after_s = 0.0  # the next piece of a recording, by the monotonic clock
@@ -67,7 +69,8 @@ class Courier:
             self._compare()
             self._held_back.clear()  # e.g. what a power cut had left there damaged is dropped, and wanted anew
             self._compare_at_unix_s = now_unix_s + COMPARE_EVERY_S
-        more = self.send_trials(now_unix_s=now_unix_s) == BATCH
+        limit = self._batch
+        more = self.send_trials(now_unix_s=now_unix_s) == limit
         self.fetch_work(now_unix_s)
         if not more and time.monotonic() >= self._send_after_s:
             sent_bytes = self.send_piece()
@@ -124,12 +127,14 @@ class Courier:
         Raises:
             NoAnswer: none came, or one that does not say which trials were kept and refused; none is marked then.
         """
-        waiting = self._ledger.unacked(BATCH)
+        waiting = self._ledger.unacked(self._batch)
         if not waiting:
             return 0
         trials = [(item.body, item.previous, item.signature) for item in waiting]
         batch = {"protocol": PROTOCOL, "key": self._ledger.unacked_key(), "trials": trials}
+        self._batch = max(len(waiting) // 2, 1)  # should this get no answer
         answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(batch), timeout_s=timeout_s))
+        self._batch = BATCH
         # The ledger passes over what is not its own, so an answer can only mark what was asked about.
         acked, refused = answer.get("acked", []), answer.get("refused", [])
         if not (isinstance(acked, list) and isinstance(refused, list)):
@@ -167,13 +172,15 @@ class Courier:
                 offset = self._have.get(sha256, 0)
                 with open(path, "rb") as file:
                     file.seek(offset)
-                    piece = file.read(PIECE_BYTES)
+                    piece = file.read(self._piece_bytes)
                 said = msgpack.packb({"edge": self._settings.name, "size": size, "offset": offset})
+                self._piece_bytes = max(self._piece_bytes // 2, LEAST_PIECE_BYTES)  # should this get no answer
                 answer = _unpack_map(self._ask(f"enpire/blob/{sha256}", piece, said, RECORDING_TIMEOUT_S))
             except (OSError, Refused) as error:
                 self._held_back.add(sha256)
                 self._refuse(f"recording {path.name} cannot be sent and stays here: {error}")
                 return 0
+            self._piece_bytes = min(self._piece_bytes * 4, PIECE_BYTES)
             self._note_have(sha256, size, answer.get("have"))
             return len(piece)
         return 0

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -350,16 +350,20 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
         with pytest.raises(NoAnswer):
             here.courier.send_trials()
     strange = ("station-2", first.epoch, third.sequence)
+    here.desk.replies["enpire/trials"] = say({"acked": [strange]})
+    assert here.courier.send_trials() == 1
     here.desk.replies["enpire/trials"] = say({"acked": [first.identity, strange], "refused": [[*second.identity, "?"]]})
     assert here.courier.send_trials() == 3
     batches = [msgpack.unpackb(payload) for _, payload, _ in here.desk.asked]
-    assert [[body for body, _, _ in batch["trials"]] for batch in batches] == [bodies] * 3
+    assert [[body for body, _, _ in batch["trials"]] for batch in batches] == [
+        bodies, bodies[:1], bodies[:1], bodies,
+    ]  # fmt: skip
     assert {batch["key"] for batch in batches} == {key}
     assert unacked(here.ledger, 9) == bodies[2:]
     assert "refused trial" in here.courier.refusal
     here.desk.replies["enpire/trials"] = say({"acked": [third.identity], "refused": []})
     assert [here.courier.send_trials() for _ in range(2)] == [1, 0]
-    assert len(here.desk.asked) == 4
+    assert len(here.desk.asked) == 5
 
 
 @pytest.mark.parametrize(
@@ -452,6 +456,28 @@ def test_a_large_recording_goes_in_pieces_from_where_the_coordinator_is(here: He
     assert have == len(data)
     assert here.ledger.unsent_recordings(9) == []
     assert here.courier.send_piece() == 0
+
+
+def test_what_gets_no_answer_is_sent_again_in_smaller_portions(here: Here) -> None:
+    trials = here.seal(8, b"picture" * 400_000)
+    here.desk.replies["enpire/trials"] = open_question
+    for _ in range(4):
+        with pytest.raises(NoAnswer):
+            here.courier.send_trials()
+    here.desk.replies["enpire/trials"] = say({"acked": [trials[0].identity]})
+    for _ in range(2):
+        here.courier.send_trials()
+    sizes = [len(msgpack.unpackb(payload)["trials"]) for _, payload, _ in here.desk.asked]
+    assert sizes == [8, 4, 2, 1, 1, 7]
+
+    here.ledger.acknowledge([trials[0].identity])
+    here.desk.asked.clear()
+    key = f"enpire/blob/{trials[0].recording}"
+    for reply in (open_question, open_question, say({"have": 0}), say({"have": 0}), say({"have": 0})):
+        here.desk.replies[key] = reply
+        with suppress(NoAnswer):
+            here.courier.send_piece()
+    assert [len(payload) >> 10 for _, payload, _ in here.desk.asked] == [1024, 512, 256, 512, 1024]
 
 
 @pytest.mark.parametrize("answer", [{}, {"have": -1}, {"have": "all"}, {"have": 10**9}, 5])
