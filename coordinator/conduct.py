@@ -14,8 +14,10 @@ from pathlib import Path
 
 from coordinator.campaign import Attempt, Campaign
 from coordinator.display import Display, View
+from coordinator.errors import CoordinatorError
+from coordinator.evolution.records import Event
 from coordinator.fleet import Fleet, FleetError
-from coordinator.network import Network
+from coordinator.network import Message, Network
 from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import Store
@@ -55,6 +57,8 @@ class Conductor:
         self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
         self._display, self._limits = display, limits
         self._started_unix_s = time.time()
+        self._unkept: list[Event] = []  # what the campaign has decided and the disk has not taken yet
+        self._trouble = ""  # the last thing that went wrong here while a message was taken in
         self._ready_unix_s: float | None = None  # since when all stations run
         self._tend_at_s = 0.0
         self._show_at_s = 0.0
@@ -93,10 +97,11 @@ class Conductor:
         self._keep_events(now_unix_s)
 
     def _keep_events(self, now_unix_s: float) -> None:
-        events = self._campaign.drain()
-        if events:
-            self._store.write(events)
-            self._display.tell(events, self._elapsed_s(now_unix_s))
+        self._unkept += self._campaign.drain()
+        if self._unkept:
+            self._store.write(self._unkept)  # all of it once there is room again, should this fail
+            told, self._unkept = self._unkept, []
+            self._display.tell(told, self._elapsed_s(now_unix_s))
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -141,10 +146,20 @@ class Conductor:
         for _ in range(MOST_AT_ONCE):
             if message is None:
                 return
-            self._reception.handle(message, time.time())
+            self._handle(message)
             message = self._network.take(0.0)
         if message is not None:
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        """Take in one message; one that cannot be kept here got no answer, and its station keeps what it brought."""
+        try:
             self._reception.handle(message, time.time())
+        except CoordinatorError as error:
+            if str(error) != self._trouble:
+                LOG.error("%s", error)
+                self._display.say(str(error), "red")
+            self._trouble = str(error)
 
     def _tend_fleet(self) -> None:
         for edge, sentence in self._fleet.tend():

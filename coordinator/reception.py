@@ -16,6 +16,7 @@ import msgpack
 
 from coordinator.blobs import BlobRefused, Blobs
 from coordinator.campaign import Attempt
+from coordinator.errors import CoordinatorError
 from coordinator.ingest import SHA256, BatchRefused, read_batch, read_inventory, read_piece
 from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
@@ -138,14 +139,23 @@ class Reception:
             "forked": [item.identity[1] for item in turned_away if item.kept == "conflict" and item.identity],
         }
         question.answer(msgpack.packb(answer))
+        self._pass_on([item.trial for item in ingested if item.kept == "new" and item.trial is not None], now_unix_s)
         for item in turned_away:
             self._report_refusal(item, now_unix_s)
-        trials = [item.trial for item in ingested if item.kept == "new" and item.trial is not None]
+
+    def _pass_on(self, trials: Sequence[Trial], now_unix_s: float) -> None:
+        """Tell the campaign of every trial, whatever goes wrong with one: they are kept, and come no second time."""
+        trouble: CoordinatorError | None = None
         for trial in trials:
             self._roster.delivered(trial, now_unix_s)
-            self._report_failed_resets(trial, now_unix_s)
-            self._desk.brought(trial, now_unix_s)
+            try:
+                self._desk.brought(trial, now_unix_s)
+                self._report_failed_resets(trial, now_unix_s)
+            except CoordinatorError as error:
+                trouble = error
         self._take_back(self._leases.settle(trials), now_unix_s)
+        if trouble is not None:
+            raise trouble
 
     def _report_failed_resets(self, trial: Trial, now_unix_s: float) -> None:
         if self._roster.view(trial.edge).failed_resets == MOST_FAILED_RESETS:
@@ -185,7 +195,8 @@ class Reception:
         asked = read_inventory(question.payload)
         known = self._store.known_of(asked.edge, asked.epoch)
         lost, replicated = self._store.recordings_of(asked.recordings)
-        answer = {**asdict(known), "recordings_lost": lost, "recordings_replicated": replicated}
+        gone = [name for name in asked.recordings if name not in lost and not self._blobs.path(name).exists()]
+        answer = {**asdict(known), "recordings_lost": lost + gone, "recordings_replicated": replicated}
         question.answer(msgpack.packb(answer))
 
     def _presence(self, message: Presence, now_unix_s: float) -> None:

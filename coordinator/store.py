@@ -31,7 +31,7 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
-from coordinator.ingest import Batch, Identity, check_seal, identity_in, read_trial
+from coordinator.ingest import LONGEST_BODY, Batch, Identity, check_seal, identity_in, read_trial
 from edge.records import Lease, RecordError, Sealed, Trial
 
 FILE = "coordinator.db"
@@ -47,7 +47,8 @@ SELECT MIN(sequence), MAX(sequence) FROM (
     WHERE edge = ? AND epoch = ? AND replicated = 1
 ) GROUP BY run LIMIT ?
 """
-MOST_RANGES = 1000  # in one answer; the rest comes with the next
+MOST_QUARANTINED = 1000  # of one edge
+MOST_RANGES = 1000  # in one answer; the rest comes once these are sent
 Kept = Literal["new", "same", "conflict", "refused"]
 Range = tuple[int, int]  # both ends included
 
@@ -300,11 +301,17 @@ class Store:
                 )
 
     def _quarantine(self, body: bytes, identity: Identity | None, reason: str, now_unix_s: float) -> None:
-        if self._db.execute("SELECT 1 FROM quarantine WHERE body = ?", (body,)).fetchone() is not None:
-            return  # sent again, as everything is until it is acknowledged
+        """Keep what was refused, once, the beginning of it where it is huge, and of one edge no more than so many."""
         edge, epoch, sequence = identity or (None, None, None)
-        row = {"edge": edge, "epoch": epoch, "sequence": sequence, "reason": reason}
-        self._insert_row("quarantine", {**row, "body": body, "received_unix_s": now_unix_s})
+        kept = self._one("SELECT COUNT(*) FROM quarantine WHERE edge IS ?", edge)
+        if kept >= MOST_QUARANTINED:
+            return
+        row = {"edge": edge, "epoch": epoch, "sequence": sequence, "reason": reason, "body": body[:LONGEST_BODY]}
+        self._insert_row(
+            "quarantine",
+            {**row, "content_sha256": hashlib.sha256(body).hexdigest(), "received_unix_s": now_unix_s},
+            or_ignore=True,  # sent again, as everything is until it is acknowledged
+        )
 
     def _insert(self, table: str, row: Mapping[str, Any], or_ignore: bool = False) -> None:
         with self._transaction():

@@ -36,7 +36,7 @@ class Restarts:
     most_quick: int = 5
     first_wait_s: float = 0.2
     longest_wait_s: float = 5.0
-    stop_grace_s: float = 15.0  # what a process gets between SIGTERM and SIGKILL
+    stop_grace_s: float = 20.0  # what a process gets between SIGTERM and SIGKILL; to stow and let down takes 16 s
 
 
 @dataclass
@@ -147,22 +147,22 @@ def _stop(children: Sequence[_Child], grace_s: float) -> None:
         child.process.terminate()
         if not _gone(child.process, grace_s):
             child.process.terminate()  # a control process that stows takes the second one as "at once"
-        if not _gone(child.process, HURRY_S):
+        if not _gone(child.process, HURRY_S, heed=False):
             LOG.warning("%s did not end within %g s, or a second signal came; killing it", child.name, grace_s)
             child.process.kill()
             child.process.wait()
         child.process = None
 
 
-def _gone(process: subprocess.Popen[bytes], grace_s: float) -> bool:
-    """Wait for the end of a process; return False at the end of the grace or when the user asks a second time."""
+def _gone(process: subprocess.Popen[bytes], grace_s: float, heed: bool = True) -> bool:
+    """Wait for the end of a process; return False at the end of the grace, or, if heeded, when a stop signal comes."""
     deadline_s = time.monotonic() + grace_s
     while process.poll() is None:
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             return False
         came = signal.sigtimedwait({signal.SIGCHLD, *STOP_SIGNALS}, left_s)
-        if came is not None and came.si_signo in STOP_SIGNALS:
+        if heed and came is not None and came.si_signo in STOP_SIGNALS:
             return False
     return True
 

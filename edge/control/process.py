@@ -5,8 +5,8 @@
 - A fault is never cured by itself: an order to clear or to restart comes from outside, and an arm whose bus went is not
   woken again before a person has looked.
 - Every end stows the arm and damps it there. Where it cannot be stowed it is let down from where it is: less and less
-  of its weight is borne, and its dampers brake it. A second signal skips the stowing. Should this process be killed,
-  the motors' own watchdog damps them.
+  of its weight is borne, and its dampers brake it. A second signal skips the stowing, and not that. Should this
+  process be killed, the motors' own watchdog damps them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +25,11 @@ import numpy as np
 
 from calibration.records import CalibrationError
 from edge.control.loop import ControlError, ControlLoop, loop_of
-from edge.control.realtime import AT_REST, BUS_GONE, DONE, ORDERED, RUN, claim_real_time, compile_loop, run
+from edge.control.realtime import AT_REST, BUS_GONE, ORDERED, RUN, claim_real_time, compile_loop, run
 from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, ArmTaken, Slots, claim_arm, slots_path
 from edge.station import Can, Station, StationError, load_station
 from firmware_bridge.damiao import Special, special_frames
-from firmware_bridge.frames import BridgeError, BusGone, CanBus
+from firmware_bridge.frames import BridgeError, BusGone, CanBus, no_frames
 from firmware_bridge.inspection import MotorExpectation, expectations, inspect_arm
 from firmware_bridge.transports import WireBus, open_seqpacket, open_slcan, open_socketcan, open_usb2can
 
@@ -41,7 +41,7 @@ STOW_LIMIT_S = 12.0  # the longest way at stowing speed takes 7.3 s
 DAMPED_S = 0.5  # for the arm to settle before the motors are let go
 PATIENCE_S = 30.0  # for the bus to appear
 LET_DOWN_S = 4.0
-BORNE_S = 0.01  # between the inspections of two motors
+BORNE_S = 0.02  # a twentieth of the motors' watchdog
 LOOK_S = 0.1
 AT_REST_RAD = 0.1
 
@@ -55,17 +55,21 @@ class ControlProcess:
         self._slots = [slots.words(name) for name in ("setpoint", "order", "state")]
         self._values = [np.zeros(1, dtype=dtype) for dtype in (SETPOINT, ORDER, STATE)]
         self._halts = 0
+        self._bear_at_s = 0.0
         self.error = ""
 
-    def wake(self) -> None:
-        """Inspect the motors and enable them where they are.
+    def wake(self) -> bool:
+        """Inspect the motors and enable them where they are; return False, with nothing enabled, if halted meanwhile.
 
         Raises:
             MotorRefused: a motor is not what the arm needs.
             ControlError: a motor is silent, or the arm stands outside its limits or walls.
         """
-        inspect_arm(self._bus, self._motors_to_inspect(), lambda: time.sleep(ANSWER_S))
+        inspect_arm(self._bus, motors_of(self._station), self._await_answer)
+        if self._halts:
+            return False
         enable(self._loop, self._bus, lambda: time.sleep(PROBE_S), time.monotonic_ns())
+        return True
 
     def halt(self) -> None:
         """Ask for the end: stow, then damp; a second time damps at once."""
@@ -83,7 +87,8 @@ class ControlProcess:
                 LOG.warning("%s", refusal)
             if self._halts:
                 return
-            self.wake()
+            if not self.wake():
+                return
             LOG.info("%s: awake at its measured pose", self._station.name)
             while (why := self._go()) == ORDERED or why == AT_REST:
                 if why == ORDERED:
@@ -97,15 +102,12 @@ class ControlProcess:
             self.error = "the control loop failed, see above"
             self._let_go()
 
-    def _motors_to_inspect(self) -> Iterator[MotorExpectation]:
-        """Yield what each motor must be; an arm that is damped by a fault is borne on in between."""
-        for expectation in motors_of(self._station):
-            yield expectation
-            why = self._go(BORNE_S) if self._runs["ticks"][0] else DONE
-            if why == BUS_GONE:
-                raise BusGone("the bus went while the motors were being inspected")
-            if why == ORDERED:  # not lost: it is obeyed after this one
-                self._runs["order"] -= 1
+    def _await_answer(self) -> None:
+        """Let a moment pass in which an answer may come; an arm that is damped by a fault is borne on meanwhile."""
+        time.sleep(ANSWER_S)
+        if self._runs["ticks"][0] and time.monotonic() >= self._bear_at_s:
+            self._bear_at_s = time.monotonic() + BORNE_S
+            self._bus.send(self._loop.step(no_frames(), time.monotonic_ns()))
 
     def _go(self, most_s: float = 0.0) -> int:
         rate_hz = 1.0 / float(self._loop.records[0]["dt_s"][0])
@@ -136,15 +138,27 @@ class ControlProcess:
             if self._go(LOOK_S) == BUS_GONE:
                 raise BusGone("the bus went while the arm was being stowed; the motors' watchdog damps them")
         self._loop.damp()
-        self._runs["halt"] = 0
         if self._is_at_rest():
-            self._go(DAMPED_S)
+            self._stay(DAMPED_S)
         else:
             LOG.warning("the arm is not at its rest: it is let down where it is, within %g s", LET_DOWN_S)
             for share in np.linspace(1.0, 0.0, round(LET_DOWN_S / LOOK_S)):
                 self._loop.bear(share)
-                self._go(LOOK_S)
+                self._stay(LOOK_S)
         self._let_go()
+
+    def _stay(self, seconds: float) -> None:
+        """Run on for so long, whoever halts or orders meanwhile.
+
+        Raises:
+            BusGone: the bus went.
+        """
+        rate_hz = 1.0 / float(self._loop.records[0]["dt_s"][0])
+        end = int(self._runs["ticks"][0]) + round(seconds * rate_hz)
+        while (left := end - int(self._runs["ticks"][0])) > 0:
+            self._runs["halt"] = 0
+            if self._go(left / rate_hz) == BUS_GONE:
+                raise BusGone("the bus went while the arm was damped; the motors' watchdog brakes them")
 
     def _is_at_rest(self) -> bool:
         memory, drive = (record[0] for record in self._loop.records[::2][::-1])

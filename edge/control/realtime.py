@@ -25,7 +25,7 @@ from edge.messages import LONGEST_LIFE_NS, MOTORS
 from edge.slots import HEADER_WORDS, LAYOUT, fetch, publish
 from firmware_bridge import wire
 from firmware_bridge.compiled import sources_of
-from firmware_bridge.frames import FRAME_BYTES
+from firmware_bridge.frames import FRAME_BYTES, no_frames
 from firmware_bridge.wire import SOCKET, new_wire, read_frames, write_frames
 
 LOG = logging.getLogger("edge.control")
@@ -177,6 +177,9 @@ def compile_loop(drives: Record, bodies: Record, memories: Record) -> None:
         words = [np.zeros(HEADER_WORDS + dtype.itemsize // 8, dtype=np.uint64) for _, dtype in LAYOUT]
         records = [record.copy() for record in (drives, bodies, memories)]
         run(runs, new_wire(ours.fileno(), SOCKET), *records, *words, *values)
+        # As it is called from Python, while motors are inspected.
+        drive, body, memory = records
+        step(no_frames(), 0, drive, body, memory, np.zeros((MOTORS, FRAME_BYTES), dtype=np.uint8))
 
 
 def claim_real_time() -> list[str]:

@@ -7,9 +7,11 @@ their methods. Closing the pipe ends them.
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -49,12 +51,12 @@ class Motors:
             control.send("ready")
             while True:
                 ready, _, _ = select.select([server, control], [], [], WAIT_S)
-                self.bank.tick(time.monotonic_ns())
                 frames = server.receive()
                 if len(frames):
                     self.heard += len(frames)
                     self._bus.send(frames)
                     server.send(self._bus.receive())
+                self.bank.tick(time.monotonic_ns())  # after what came in time, should this process have been held up
                 stiff = self.bank.kp > 0
                 self.shafts[stiff] = self.bank.p_des[stiff]
                 if control in ready:
@@ -72,6 +74,8 @@ class Motors:
 if __name__ == "__main__":
     motors = Motors(Path(sys.argv[1]))
     motors.compile()
+    with suppress(OSError):  # where that is allowed, nothing that else runs here makes motors fall silent
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with Connection(int(sys.argv[3])) as connection:
         try:
             motors.serve(sys.argv[2], connection)
