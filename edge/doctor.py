@@ -29,6 +29,7 @@ from edge.control.realtime import PRIORITY
 from edge.disk import Rung, Space, disk_space, usage
 from edge.messages import MOTORS
 from edge.retention import TRIAL_ROOM_MB, outlook_of, reserve_of
+from edge.sandbox.process import SandboxError, layers
 from edge.station import Can, Station, StationError, load_station
 from firmware_bridge.damiao import (
     MOTOR_TYPES,
@@ -42,6 +43,7 @@ from firmware_bridge.damiao import (
 from firmware_bridge.frames import FRAME_BYTES, BridgeError, CanBus, no_frames
 from firmware_bridge.inspection import MotorExpectation, MotorReport, inspect_motor
 from firmware_bridge.registers import Register, refresh_request
+from policies.cage.layers import unmet
 from policies.interface import JOINTS, Array
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
@@ -112,6 +114,7 @@ def examine(
     yield Finding("station files", OK, f"{station.name}: {station.arm.name}, task {station.task}")
     yield _disk(station, space(folder))
     yield from _limits()
+    yield from _cage()
     if station.can is not None and emulated is None:
         permission = _permission(station.can)
         yield permission
@@ -128,6 +131,21 @@ def examine(
         yield from _motors(station, patient, confirm_motion)
     except BridgeError as error:
         yield Finding("bus", FAILED, str(error), "check power and emergency stop, cable and termination")
+
+
+def _cage() -> Iterator[Finding]:
+    """Which layers of a policy's cage this machine can enforce."""
+    try:
+        found = layers()
+    except SandboxError as error:
+        yield Finding("policy cage", FAILED, str(error), "policies cannot be run here")
+        return
+    missing = unmet(found)
+    if missing:
+        yield Finding("policy cage", FAILED, missing, "policies are not run on this machine")
+    for layer in found:
+        remedy = "" if layer.enforced else "the other layers stand; see that the kernel allows this one"
+        yield Finding(f"policy cage: {layer.name}", OK if layer.enforced else WARNING, layer.why, remedy)
 
 
 def _can(station: Station) -> Can:

@@ -1,23 +1,22 @@
-"""Where policies run: a small parent that has numpy ready and forks one confined child a trial.
+"""Where policies run: a small parent that has numpy ready and forks one child a trial, which locks itself in.
 
 Started by the edge as `python -m policies.host FD`, with FD a sequenced-packet socket to it.
 
-- Edge to host: `["run", folder, entry, params, memory_mb]` with the trial's own socket attached, and `["kill"]`.
-- Host to edge: `["ready"]` once, and `["ended", exit code]` after each child (negative: the signal that ended it).
-- The child speaks the language of `policies.link` over the trial's socket and inherits no other descriptor.
+- Edge to host: `["run", folder, entry, params, memory_mb, cpu_s]` with the trial's own socket, and `["kill"]`.
+- Host to edge: `["ready", layers]` once, and `["ended", exit code]` after each child (negative: what signal ended it).
+- The child's first word on the trial's socket is `["caged"]` or `["refused", why]`. Before it nothing of the bundle is
+  read, after it the child speaks the language of `policies.link`. It inherits no other descriptor.
 - The host holds no threads and no secrets. When the edge goes the host ends; when the host goes its child is killed.
 - What a child has started itself is killed with it, however it was detached: the host is where orphans come to.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import importlib.util
 import os
 import pkgutil
-import resource
 import select
 import signal
 import socket
@@ -33,10 +32,11 @@ import msgpack
 
 import policies.skills
 from policies import link
+from policies.cage import files, kernel
+from policies.cage.layers import Cage, CageError, Limits, enter, prepare
 from policies.interface import JointTarget, Observation, OutOfReach, Params, Robot, Scene, ToolTarget, TrialOver
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-OPEN_FILES = 64
+PR_SET_CHILD_SUBREAPER = 36
 DETAIL_CHARS = 400
 # The files of a policy are modules of this package, so that `from . import geometry` finds the bundle's own file.
 PACKAGE = "candidate"
@@ -72,14 +72,6 @@ class RobotProxy:
         if kind == "trial_over":
             raise TrialOver(value)
         return value
-
-
-def confine(memory_mb: int) -> None:
-    """Take from this process what a policy does not need; the whole sandbox belongs in here."""
-    size = memory_mb << 20
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
 
 def run_policy(folder: Path, entry: str, params: Params, robot: Robot) -> tuple[str, str]:
@@ -120,10 +112,10 @@ def load_run(folder: Path, entry: str) -> Callable[[Robot, Params], None]:
     return run
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, cage: Cage) -> None:
     """Fork a child for each trial that the edge sends, until the edge is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    link.send(control, "ready")
+    kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    link.send(control, "ready", [[layer.name, layer.enforced, layer.why] for layer in cage.layers()])
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, link.PACKET_BYTES, 1)
         if not data:
@@ -136,17 +128,26 @@ def serve(control: socket.socket) -> None:
         child = os.fork()
         if child == 0:
             control.close()
-            _be_child(trial, host, *message[1:])
+            folder, entry, params, memory_mb, cpu_s = message[1:]
+            _be_child(trial, host, cage, Path(folder), entry, params, Limits(memory_mb, cpu_s))
         trial.close()
         link.send(control, "ended", _wait(child, control))
+        files.hide()
 
 
-def _be_child(trial: socket.socket, host: int, folder: str, entry: str, params: Params, memory_mb: int) -> None:
+def _be_child(
+    trial: socket.socket, host: int, cage: Cage, folder: Path, entry: str, params: Params, limits: Limits
+) -> None:
     try:
-        _die_with_parent(host)
-        _keep_only(trial.fileno())
-        confine(memory_mb)
-        link.send(trial, "end", *_short(run_policy(Path(folder), entry, params, RobotProxy(trial))))
+        for said in (1, 2):  # what a policy prints goes nowhere
+            os.dup2(0, said)
+        try:
+            seen_at = enter(cage, folder, limits, host, trial.fileno())
+        except CageError as error:
+            link.send(trial, "refused", str(error))
+        else:
+            link.send(trial, "caged")
+            link.send(trial, "end", *_short(run_policy(seen_at, entry, params, RobotProxy(trial))))
     finally:
         os._exit(0)  # nothing of the parent's may run in the child, whatever happened
 
@@ -187,20 +188,6 @@ def _children() -> Iterator[int]:
                 yield int(path.parent.name)
 
 
-def _die_with_parent(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before the line above
-        os._exit(0)
-
-
-def _keep_only(descriptor: int) -> None:
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nothing, standard)
-    os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-
-
 def _where(error: BaseException, folder: Path) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).parent == folder:
@@ -227,9 +214,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     _preload()
     try:
-        serve(control)
+        serve(control, prepare())
     except link.LinkClosed:
         return
 

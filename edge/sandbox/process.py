@@ -1,12 +1,15 @@
 """Runs a policy in a process of its own and answers what it asks, one trial at a time.
 
 - What the policy does wrong comes back as a `PolicyEnd`; what the edge does wrong is raised.
-- Whatever the child does to its host or to itself counts as the policy's failure: no policy can choose `invalid`.
+- Whatever the child does to its host or to itself counts as the policy's failure: no policy can choose `invalid`. Only
+  a child that could not be locked in, and so has read nothing of its bundle, is the edge's fault.
 - Every request is checked again here. The child has been killed and reaped when `run` returns or raises.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import select
 import signal
 import socket
@@ -22,14 +25,19 @@ from typing import Any
 import msgpack
 
 from policies import link
+from policies.cage.layers import Layer
 from policies.interface import OutOfReach, Params, Robot, TrialOver
 
 KINDS = ("finished", "crashed", "hung", "bad_target", "over")
 DETAIL_CHARS = 400
 START_DEADLINE_S = 30.0
+CAGE_DEADLINE_S = 10.0
 REAP_DEADLINE_S = 5.0
+CPU_MARGIN_S = 60  # the processor time of a policy is limited by its wall time; this is for when the edge is gone
 MOST_ASKED = 1000  # requests in a row that are not a step carried out
-# The child's whole environment: no secret can be in it, and one thread each keeps the fork cheap and honest.
+NO_START = "the policy host does not start; run `python -m policies.host 0` here to see why"
+LOG = logging.getLogger(__name__)
+# The host's whole environment, a policy has none: one thread each keeps the fork cheap and honest.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -64,6 +72,7 @@ class PolicyHost:
         self._longest_s = longest_s
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._layers: list[Layer] | None = None
 
     def __enter__(self) -> PolicyHost:
         self.start()
@@ -89,6 +98,21 @@ class PolicyHost:
         self._control = near
         self._greeted = False
 
+    def layers(self) -> list[Layer]:
+        """Return each layer of the cage as the host has found it.
+
+        Raises:
+            SandboxError: the host does not start.
+        """
+        self.start()
+        try:
+            self._greet()
+        except (OSError, link.LinkError) as error:
+            self.close()
+            raise SandboxError(NO_START) from error
+        assert self._layers is not None
+        return self._layers
+
     def close(self) -> None:
         """Kill the host and with it whatever still runs in it."""
         if self._control is not None:
@@ -113,13 +137,15 @@ class PolicyHost:
         near = self._launch(bundle_dir, entry, params)
         with near:
             try:
+                _await_cage(near)
                 end = _Trial(near, robot, reply_deadline_s, self._grace_s, self._standstill_s, self._longest_s).serve()
             finally:
                 exit_code = self._reap()
         return end if end.kind != "vanished" else PolicyEnd("crashed", _obituary(exit_code), end.steps)
 
     def _launch(self, bundle_dir: Path, entry: str, params: Params) -> socket.socket:
-        request = msgpack.packb(["run", str(bundle_dir), entry, dict(params), self._memory_mb])
+        limits = (self._memory_mb, math.ceil(self._longest_s) + CPU_MARGIN_S)
+        request = msgpack.packb(["run", str(bundle_dir.absolute()), entry, dict(params), *limits])
         for _ in range(2):  # the host may have died since the last trial
             self.start()
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -131,14 +157,17 @@ class PolicyHost:
                 except (OSError, link.LinkError):
                     near.close()
                     self.close()
-        raise SandboxError("the policy host does not start; run `python -m policies.host` here to see why")
+        raise SandboxError(NO_START)
 
     def _greet(self) -> socket.socket:
         assert self._control is not None
         if not self._greeted:
             _set_timeout(self._control, START_DEADLINE_S)
-            link.receive(self._control)
-            self._greeted = True
+            layers = [Layer(*item) for item in link.receive(self._control)[1]]
+            missing = "; ".join(f"{layer.name} ({layer.why})" for layer in layers if not layer.enforced)
+            if missing and layers != self._layers:
+                LOG.warning("policies run here without these layers of their cage: %s", missing)
+            self._greeted, self._layers = True, layers
         return self._control
 
     def _reap(self) -> int | None:
@@ -256,6 +285,27 @@ class _Trial:
         if self._over is not None:
             return PolicyEnd("over", str(self._over), self._steps)
         return PolicyEnd(kind, detail, self._steps)
+
+
+def layers() -> list[Layer]:
+    """Return each layer of the cage that policies run in on this machine, as a policy host here finds it.
+
+    Raises:
+        SandboxError: no policy host starts.
+    """
+    with PolicyHost() as host:
+        return host.layers()
+
+
+def _await_cage(near: socket.socket) -> None:
+    """Wait until the child has locked itself in; what it says after that is the policy's."""
+    _set_timeout(near, CAGE_DEADLINE_S)
+    try:
+        message = link.receive(near)
+    except (TimeoutError, link.LinkError) as error:
+        raise SandboxError(f"a policy's process did not lock itself in: {error}; look for memory or load") from error
+    if message != ["caged"]:
+        raise SandboxError(f"a policy's process could not lock itself in: {message[-1]}")
 
 
 def _set_timeout(end: socket.socket, seconds: float) -> None:

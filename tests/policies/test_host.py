@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from policies import link
+from policies.cage.layers import WHAT
 from policies.host import PACKAGE, RobotProxy, load_run, run_policy
 from policies.interface import JointTarget, Observation, OutOfReach, Scene, SceneObject, ToolTarget, TrialOver
 
@@ -158,29 +160,55 @@ def test_the_files_of_a_policy_import_each_other_from_its_own_folder(tmp_path: P
 # The host as a process.
 
 
-def test_when_the_edge_goes_the_policy_and_all_that_it_started_end(tmp_path: Path) -> None:
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[socket.socket]:
+    """The edge's end of a host that is ready; a policy that says its number and waits lies in `tmp_path`."""
     lines = [
         "import os, signal",
-        "from policies.interface import *",
         "def run(robot, params):",
-        "    os.fork() or os.fork()",
         "    robot._end.send(os.getpid().to_bytes(4, 'little'))",
         "    signal.pause()",
     ]
     (tmp_path / "policy.py").write_text("\n".join(lines))
-    control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    trial, policy = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    tmp_path.chmod(0o755)  # as an unpacked bundle is
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-I", "-m", "policies.host", str(far.fileno())]
-    with far, policy, trial, subprocess.Popen(command, pass_fds=[far.fileno()]) as host:
-        assert link.receive(control) == ["ready"]
-        request = msgpack.packb(["run", str(tmp_path), "policy.py", {}, 512])
-        socket.send_fds(control, [request], [policy.fileno()])
-        born = {int.from_bytes(trial.recv(4), "little") for _ in range(3)}
-        assert len(born) == 3
-        watches = [os.pidfd_open(pid) for pid in born]
-        control.close()
+    with far, near, subprocess.Popen(command, pass_fds=[far.fileno()]) as host:
+        word, layers = link.receive(near)
+        assert (word, [name for name, _, _ in layers]) == ("ready", list(WHAT))
+        yield near
+        near.close()
         assert host.wait(LONG_S) == 0
-        for watch in watches:
-            with pytest.raises(ProcessLookupError):
-                signal.pidfd_send_signal(watch, 0)
-            os.close(watch)
+
+
+def ask(control: socket.socket, folder: Path) -> socket.socket:
+    """Ask for a trial of the policy in `folder` and return the edge's end of its link."""
+    trial, policy = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with policy:
+        socket.send_fds(control, [msgpack.packb(["run", str(folder), "policy.py", {}, 512, 60])], [policy.fileno()])
+    return trial
+
+
+def test_when_the_edge_goes_the_policy_ends(control: socket.socket, tmp_path: Path) -> None:
+    with ask(control, tmp_path) as trial:
+        assert link.receive(trial) == ["caged"]
+        watch = os.pidfd_open(int.from_bytes(trial.recv(4), "little"))
+        control.close()
+        assert select.select([watch], [], [], LONG_S)[0]
+        os.close(watch)
+
+
+def test_a_bundle_that_cannot_be_reached_is_refused_before_a_policy_runs(
+    control: socket.socket, tmp_path: Path
+) -> None:
+    with ask(control, tmp_path / "nowhere") as trial:
+        word, why = link.receive(trial)
+        assert word == "refused"
+        assert "No such file or directory" in why
+        with pytest.raises(link.LinkClosed):
+            link.receive(trial)
+    assert link.receive(control) == ["ended", 0]
+    with ask(control, tmp_path) as trial:
+        assert link.receive(trial) == ["caged"]
+        link.send(control, "kill")
+        assert link.receive(control) == ["ended", -signal.SIGKILL]
