@@ -80,9 +80,9 @@ class Station:
     def drain(self) -> float:
         """Send everything there is and return how long that took, in seconds."""
         began_s = time.monotonic()
-        while self.courier.send_trials():
+        while self.courier.send_trials(time.time()):
             pass
-        while self.courier.send_piece():
+        while self.courier.send_piece(time.time()):
             pass
         taken_s = time.monotonic() - began_s
         assert not self.ledger.unacked(1), self.courier.refusal
@@ -133,7 +133,7 @@ def measure(station: Station) -> list[dict[str, object]]:
     noise = random.Random(SEED)
     for _ in range(RECORDINGS):
         station.seal(noise.randbytes(RECORDING_BYTES))
-    while station.courier.send_trials():
+    while station.courier.send_trials(time.time()):
         pass
     recordings_mb_s = RECORDINGS * RECORDING_BYTES / 1e6 / station.drain()
     return [

@@ -2,34 +2,50 @@
 
 - One SQLite file (WAL, every commit on disk before it returns), opened by the station and by the uplink at once.
 - A trial's row is committed `open` before the arm moves and `sealed` in one transaction when it ended. A run that
-  crashed leaves an open row; `recover` seals it as invalid, so no number is ever missing.
-- A sealed trial is chained to the one sealed before it and signed with the edge's key.
+  crashed leaves an open row; `recover` seals it as invalid, so that no attempt is ever missing.
+- A sealed trial is chained to the one sealed before it in its epoch and signed with the key of the process that seals.
 - Nothing leaves the ledger before the coordinator has said that it is on its disk, and then it is only marked; what the
-  coordinator turns out not to have is marked as unsent again. Rows are never deleted; a recording's file may be, once
-  a backup holds it.
+  coordinator turns out not to have is marked as unsent again, with its recording. Rows are never deleted; a
+  recording's file may be, once a backup holds it, under pressure also a week after the coordinator got it.
 - The epoch is drawn when the file is made, and anew when the coordinator knows more of it than the file does or other
-  than the file says: a cloned card or a restored copy cannot reuse numbers.
+  than the file says: a cloned card or a restored copy cannot reuse numbers. It is drawn anew as well for another key,
+  as an epoch is believed under one key only.
+- A trial whose number another has taken, or whose epoch is another key's, is sealed under a new number; its notes say
+  under `was` which it had.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from edge.ledger_file import DiskFull, LedgerError, LedgerFile, add_epoch
 from edge.records import Assignment, Lease, Outcome, Sealed, Trial, decode, encode, first_link
 
-__all__ = ["DiskFull", "Held", "Identity", "Ledger", "LedgerError", "OpenTrial", "Rescued"]
+__all__ = ["Batch", "DiskFull", "Held", "Identity", "Ledger", "LedgerError", "OpenTrial", "Rescued"]
 
 KEPT_UNDER_PRESSURE_S = 7 * 86400.0  # an acknowledged recording that no backup holds yet
 
-OLDEST_UNACKED = "SELECT epoch FROM trials WHERE state = 'sealed' ORDER BY number LIMIT 1"
+# Takes the time before which the coordinator must have got what no backup holds. MAX is NULL where one of them is.
+MAY_GO = (
+    "recording != '' AND recording_state IN ('sent', 'replicated', 'purging')"
+    " AND (recording_state = 'purging' OR (state = 'replicated' AND recording_state = 'replicated')"
+    "     OR (state IN ('acked', 'replicated') AND MAX(acked_unix_s, sent_unix_s) < ?))"
+)
 
 Identity = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The oldest trials that wait to be sent, all of one epoch and sealed with one key."""
+
+    key: str  # Ed25519, hex; empty where there are none
+    trials: Mapping[Identity, Sealed]  # oldest first
 
 
 @dataclass(frozen=True)
@@ -145,39 +161,41 @@ class Ledger:
             ).rowcount
             if rows != 1:
                 raise LedgerError(f"assignment {assignment.assignment_id} is not pending; ask for the next one")
-            epoch = self.epoch
-            sequence = self._last(epoch) + 1
+            epoch, sequence = self._next_number(db)
             db.execute(
                 "INSERT INTO trials (epoch, sequence, lease_id, assignment, opened_unix_s) VALUES (?, ?, ?, ?, ?)",
                 (epoch, sequence, lease_id, encode(assignment), now_unix_s),
             )
         return epoch, sequence
 
-    def seal(self, trial: Trial, recording_path: Path | None) -> None:
+    def seal(self, trial: Trial, recording_path: Path | None) -> Trial:
         """Commit how an open trial ended; `recording_path` holds what `trial.recording` is the hash of.
+
+        Return the trial as it was sealed: under a new number where its epoch is of another key than this process's.
 
         Raises:
             LedgerError: the trial is of another edge, or not open here.
         """
         if trial.edge != self.edge:
             raise LedgerError(f"trial {trial.identity} is not of this ledger, which is {self.edge}'s")
-        body = encode(trial)
         with self._transaction() as db:
-            newest = db.execute(
-                "SELECT seal, chain FROM trials WHERE epoch = ? AND seal IS NOT NULL ORDER BY seal DESC LIMIT 1",
-                (trial.epoch,),
+            row = db.execute(
+                "SELECT trials.number, epochs.public_key FROM trials JOIN epochs USING (epoch)"
+                " WHERE epoch = ? AND sequence = ? AND state = 'open'",
+                (trial.epoch, trial.sequence),
             ).fetchone()
-            seal, previous = (1, first_link(trial.epoch)) if newest is None else (newest[0] + 1, newest[1])
-            chain = Sealed(body, previous, b"").chain
-            rows = db.execute(
-                "UPDATE trials SET state = 'sealed', body = ?, previous = ?, chain = ?, signature = ?, seal = ?,"
-                " recording = ?, recording_path = ? WHERE epoch = ? AND sequence = ? AND state = 'open'",
-                (body, previous, chain, self._file.key.sign(chain), seal, trial.recording, str(recording_path or ""),
-                 trial.epoch, trial.sequence),
-            ).rowcount  # fmt: skip
-            if rows != 1:
+            if row is None:
                 raise LedgerError(f"trial {trial.identity} is not open here; it was sealed before, or begun elsewhere")
+            number, key = row
+            if key != self._file.public_key:
+                trial = _renumbered(trial, *self._next_number(db))
+            db.execute(
+                "UPDATE trials SET epoch = ?, sequence = ?, recording = ?, recording_path = ? WHERE number = ?",
+                (trial.epoch, trial.sequence, trial.recording, str(recording_path or ""), number),
+            )
+            self._seal_row(db, number, trial)
             db.execute("UPDATE assignments SET state = 'done' WHERE assignment_id = ?", (trial.assignment_id,))
+        return trial
 
     def open_trials(self) -> list[OpenTrial]:
         """Return the trials that were begun and never sealed."""
@@ -236,29 +254,31 @@ class Ledger:
                 recording="" if rescued is None else rescued.sha256,
                 recording_bytes=0 if rescued is None else rescued.size,
             )
-            self.seal(trial, None if rescued is None else rescued.path)
-            crashed.append(trial)
+            crashed.append(self.seal(trial, None if rescued is None else rescued.path))
         return crashed
 
     # -- delivery -----------------------------------------------------------------------------------------------------
 
-    def unacked(self, limit: int) -> list[Sealed]:
-        """Return the oldest sealed trials that the coordinator has not acknowledged, all of one epoch."""
+    def batch(self, limit: int) -> Batch:
+        """Return the oldest sealed trials that the coordinator has not acknowledged, of the oldest's epoch and key."""
         with self._explained():
             rows = self._db.execute(
-                f"SELECT body, previous, signature FROM trials WHERE state = 'sealed' AND epoch = ({OLDEST_UNACKED})"
-                " ORDER BY number LIMIT ?",
+                "SELECT epoch, sequence, public_key, body, previous, signature FROM trials WHERE state = 'sealed'"
+                " AND (epoch, public_key) = (SELECT epoch, public_key FROM trials WHERE state = 'sealed'"
+                " ORDER BY number LIMIT 1) ORDER BY number LIMIT ?",
                 (limit,),
             ).fetchall()
-        return [Sealed(*row) for row in rows]
+        return Batch(rows[0][2] if rows else "", {(self.edge, row[0], row[1]): Sealed(*row[3:]) for row in rows})
+
+    def unacked(self, limit: int) -> list[Sealed]:
+        """Return the trials of `batch`."""
+        return list(self.batch(limit).trials.values())
 
     def unacked_key(self) -> str:
         """Return what the seals of `unacked` are checked with: Ed25519, hex; empty where there are none."""
-        with self._explained():
-            row = self._db.execute(f"SELECT public_key FROM epochs WHERE epoch = ({OLDEST_UNACKED})").fetchone()
-        return "" if row is None else str(row[0])
+        return self.batch(1).key
 
-    def acknowledge(self, identities: Iterable[Identity], now_unix_s: float = 0.0) -> None:
+    def acknowledge(self, identities: Iterable[Identity], now_unix_s: float) -> None:
         """Mark trials that are on the coordinator's disk; identities of other ledgers are passed over."""
         mine = [(now_unix_s, epoch, sequence) for edge, epoch, sequence in identities if edge == self.edge]
         with self._transaction() as db:
@@ -270,15 +290,35 @@ class Ledger:
 
     def refused(self, identity: Identity, reason: str) -> None:
         """Keep, but send no more, a trial that the coordinator will never take."""
-        edge, epoch, sequence = identity
-        if edge != self.edge:
-            return
         with self._transaction() as db:
-            db.execute(
-                "UPDATE trials SET state = 'refused', refused_because = ?"
-                " WHERE epoch = ? AND sequence = ? AND state = 'sealed'",
-                (reason, epoch, sequence),
-            )
+            self._refuse(db, identity, reason)
+
+    def forked(self, identity: Identity, reason: str) -> Trial | None:
+        """Refuse a trial whose place another has taken, and seal what it says under a new number in another epoch.
+
+        Return the new one; None where the trial does not wait to be sent, or was itself sealed for such a reason: who
+        finds another in a place that was drawn at random would find one in the next as well.
+        """
+        with self._transaction() as db:
+            row = self._refuse(db, identity, reason)
+            if row is None:
+                return None
+            number, body = row
+            trial = decode(Trial, body)
+            if "forked" in trial.notes:
+                return None
+            if self.epoch == trial.epoch:
+                add_epoch(db, self._file.public_key)
+            trial = _renumbered(trial, *self._next_number(db), forked=reason)
+            again = db.execute(
+                "INSERT INTO trials (epoch, sequence, lease_id, assignment, opened_unix_s, recording, recording_path)"
+                " SELECT ?, ?, lease_id, assignment, opened_unix_s, recording, recording_path FROM trials"
+                " WHERE number = ?",
+                (trial.epoch, trial.sequence, number),
+            ).lastrowid
+            assert again is not None
+            self._seal_row(db, again, trial)
+        return trial
 
     def held(self) -> list[Held]:
         """Return what was sealed here, epoch by epoch; the newest epoch comes last, even with nothing in it."""
@@ -291,7 +331,9 @@ class Ledger:
         return [Held(*row) for row in rows if row[2] or row == rows[-1]]
 
     def reopen(self, epoch: str, high: int, missing: Iterable[tuple[int, int]]) -> int:
-        """Mark as unsent again what the coordinator does not have, whatever was marked before; return how many.
+        """Mark as unsent again what the coordinator does not have, with its recordings; return how many trials.
+
+        Whatever was marked before, but a recording whose file is deleted stays so.
 
         Args:
             high: the coordinator's last number of that epoch.
@@ -301,7 +343,9 @@ class Ledger:
         with self._transaction() as db:
             return sum(
                 db.execute(
-                    "UPDATE trials SET state = 'sealed' WHERE epoch = ? AND sequence BETWEEN ? AND ?"
+                    "UPDATE trials SET state = 'sealed',"
+                    " recording_state = CASE recording_state WHEN 'purged' THEN 'purged' ELSE 'here' END"
+                    " WHERE epoch = ? AND sequence BETWEEN ? AND ?"
                     " AND state IN ('acked', 'replicated')",
                     item,
                 ).rowcount
@@ -339,43 +383,58 @@ class Ledger:
             ).fetchall()
         return [(row[0], Path(row[1])) for row in rows]
 
-    def recording_sent(self, sha256: str) -> None:
+    def recording_sent(self, sha256: str, now_unix_s: float) -> None:
         """Mark a recording that is on the coordinator's disk."""
-        self._mark_recordings([sha256], "sent", ("here",))
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE trials SET recording_state = 'sent', sent_unix_s = ?"
+                " WHERE recording = ? AND recording != '' AND recording_state = 'here'",
+                (now_unix_s, sha256),
+            )
 
     def recordings_lost(self, names: Iterable[str]) -> None:
-        """Mark as unsent again recordings that the coordinator does not have."""
+        """Mark as unsent again recordings that the coordinator does not have, but for those that are being deleted."""
         self._mark_recordings(names, "here", ("sent", "replicated"))
 
     def recordings_replicated(self, names: Iterable[str]) -> None:
         """Mark recordings that a backup of the coordinator's holds."""
         self._mark_recordings(names, "replicated", ("sent",))
 
-    def recordings_sent(self, limit: int) -> list[str]:
-        """Return the sha256 of the oldest recordings that the coordinator has and no backup, as far as is known."""
+    def recordings_away(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return (row, sha256) of recordings that the coordinator has, as far as is known, and whose files are here.
+
+        Args:
+            after: only rows past this one, in their order.
+        """
         with self._explained():
-            rows = self._db.execute(
-                "SELECT recording FROM trials WHERE recording != '' AND recording_state = 'sent'"
-                " ORDER BY number LIMIT ?",
-                (limit,),
+            return self._db.execute(
+                "SELECT number, recording FROM trials INDEXED BY trials_with_recording_away WHERE recording != ''"
+                " AND recording_state IN ('sent', 'replicated') AND number > ? ORDER BY number LIMIT ?",
+                (after, limit),
             ).fetchall()
-        return [str(row[0]) for row in rows]
 
     def purgeable(self, under_pressure: bool, now_unix_s: float) -> list[tuple[int, Path]]:
         """Return (row, path) of the recordings whose files may be deleted, oldest first.
 
-        A backup of the coordinator's holds them; under pressure also those that it has had for a week.
+        A backup of the coordinator's holds them; under pressure also those that it has had for a week. Also those whose
+        deletion was begun and never marked as done.
         """
-        before_unix_s = now_unix_s - KEPT_UNDER_PRESSURE_S if under_pressure else -1.0
         with self._explained():
             rows = self._db.execute(
-                "SELECT number, recording_path FROM trials WHERE recording != '' AND ("
-                " (state = 'replicated' AND recording_state = 'replicated')"
-                " OR (state IN ('acked', 'replicated') AND recording_state IN ('sent', 'replicated')"
-                "     AND acked_unix_s < ?)) ORDER BY number",
-                (before_unix_s,),
+                f"SELECT number, recording_path FROM trials WHERE {MAY_GO} ORDER BY number",
+                (_before_unix_s(under_pressure, now_unix_s),),
             ).fetchall()
         return [(row[0], Path(row[1])) for row in rows]
+
+    def begin_purge(self, row: int, under_pressure: bool, now_unix_s: float) -> bool:
+        """Commit that a recording's file is about to be deleted; return False where it may no longer be."""
+        with self._transaction() as db:
+            return bool(
+                db.execute(
+                    f"UPDATE trials SET recording_state = 'purging' WHERE {MAY_GO} AND number = ?",
+                    (_before_unix_s(under_pressure, now_unix_s), row),
+                ).rowcount
+            )
 
     def purged(self, row: int) -> None:
         """Mark a recording whose file is gone."""
@@ -389,6 +448,41 @@ class Ledger:
         with self._explained():
             row = self._db.execute("SELECT COALESCE(MAX(sequence), 0) FROM trials WHERE epoch = ?", (epoch,)).fetchone()
         return int(row[0])
+
+    def _next_number(self, db: sqlite3.Connection) -> tuple[str, int]:
+        """Return the epoch and number of the next trial; an epoch of another key is followed by one of this key's."""
+        newest = db.execute("SELECT public_key FROM epochs ORDER BY number DESC LIMIT 1").fetchone()[0]
+        if newest != self._file.public_key:
+            add_epoch(db, self._file.public_key)
+        epoch = self.epoch
+        return epoch, self._last(epoch) + 1
+
+    def _seal_row(self, db: sqlite3.Connection, number: int, trial: Trial) -> None:
+        """Chain, sign and seal the trial of an open row."""
+        newest = db.execute(
+            "SELECT seal, chain FROM trials WHERE epoch = ? AND seal IS NOT NULL ORDER BY seal DESC LIMIT 1",
+            (trial.epoch,),
+        ).fetchone()
+        seal, previous = (1, first_link(trial.epoch)) if newest is None else (newest[0] + 1, newest[1])
+        body = encode(trial)
+        chain = Sealed(body, previous, b"").chain
+        db.execute(
+            "UPDATE trials SET state = 'sealed', body = ?, previous = ?, chain = ?, signature = ?, public_key = ?,"
+            " seal = ? WHERE number = ?",
+            (body, previous, chain, self._file.key.sign(chain), self._file.public_key, seal, number),
+        )
+
+    def _refuse(self, db: sqlite3.Connection, identity: Identity, reason: str) -> tuple[int, bytes] | None:
+        """Mark a trial that waits to be sent as refused and return its row and body; None where there is none."""
+        edge, epoch, sequence = identity
+        if edge != self.edge:
+            return None
+        rows = db.execute(
+            "UPDATE trials SET state = 'refused', refused_because = ?"
+            " WHERE epoch = ? AND sequence = ? AND state = 'sealed' RETURNING number, body",
+            (reason, epoch, sequence),
+        ).fetchall()
+        return rows[0] if rows else None
 
     def _mark_recordings(self, names: Iterable[str], state: str, before: Sequence[str]) -> None:
         marks = ", ".join("?" * len(before))
@@ -412,3 +506,14 @@ class Ledger:
 
     def _explained(self) -> AbstractContextManager[None]:
         return self._file.explained()
+
+
+def _renumbered(trial: Trial, epoch: str, sequence: int, **notes: str) -> Trial:
+    """Return a trial under a new number, with its old one in its notes."""
+    was = f"{trial.epoch}/{trial.sequence}"
+    return replace(trial, epoch=epoch, sequence=sequence, notes={**trial.notes, **notes, "was": was})
+
+
+def _before_unix_s(under_pressure: bool, now_unix_s: float) -> float:
+    """Return before when the coordinator must have got what no backup holds, for its file to be deleted."""
+    return now_unix_s - KEPT_UNDER_PRESSURE_S if under_pressure else float("-inf")

@@ -21,12 +21,12 @@ NO_ROOM = {
     sqlite3.SQLITE_IOERR_FSYNC,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE identity (edge TEXT NOT NULL) STRICT;
 CREATE TABLE epochs (  -- the newest one counts
     number INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE,
-    public_key TEXT NOT NULL               -- Ed25519, hex: what its seals are checked with
+    public_key TEXT NOT NULL               -- Ed25519, hex: of who began it, and the only one to seal in it
 ) STRICT;
 CREATE TABLE leases (lease_id TEXT PRIMARY KEY, expires_unix_s REAL NOT NULL) STRICT;
 CREATE TABLE assignments (
@@ -41,16 +41,20 @@ CREATE TABLE trials (
     lease_id TEXT NOT NULL, assignment BLOB NOT NULL, opened_unix_s REAL NOT NULL,
     state TEXT NOT NULL DEFAULT 'open',    -- 'open', 'sealed', 'acked', 'replicated', 'refused'
     body BLOB, previous BLOB, chain BLOB, signature BLOB,  -- once sealed, see edge.records.Sealed
+    public_key TEXT NOT NULL DEFAULT '',   -- Ed25519, hex: what the signature is checked with
     seal INTEGER,                          -- counts the seals of an epoch
     acked_unix_s REAL,
     recording TEXT NOT NULL DEFAULT '',    -- sha256
     recording_path TEXT NOT NULL DEFAULT '',
-    recording_state TEXT NOT NULL DEFAULT 'here',  -- 'here', 'sent', 'replicated', 'purged'
+    recording_state TEXT NOT NULL DEFAULT 'here',  -- 'here', 'sent', 'replicated', 'purging', 'purged'
+    sent_unix_s REAL,
     refused_because TEXT NOT NULL DEFAULT '',
     UNIQUE (epoch, sequence), UNIQUE (epoch, seal)
 ) STRICT;
 CREATE INDEX trials_by_state ON trials (state);
 CREATE INDEX trials_by_recording ON trials (recording_state, state) WHERE recording != '';
+CREATE INDEX trials_with_recording_away ON trials (number, recording)
+    WHERE recording != '' AND recording_state IN ('sent', 'replicated');
 CREATE INDEX trials_by_content ON trials (recording) WHERE recording != '';
 """
 
@@ -86,7 +90,7 @@ class LedgerFile:
 
     @property
     def public_key(self) -> str:
-        """What the seals of the newest epoch are checked with: Ed25519, hex."""
+        """What the seals of this process are checked with: Ed25519, hex."""
         return self.key.public_key().public_bytes_raw().hex()
 
     @contextmanager

@@ -5,7 +5,7 @@
   hand is sealed, or when not even a mark can be made that would let a recording go; no trial is begun before it stands
   again.
 - A recording may go once a backup of the coordinator's holds it, under pressure also a week after the coordinator got
-  it; the ledger says which.
+  it; the ledger says which, and is told before a file is deleted.
 """
 
 from __future__ import annotations
@@ -167,6 +167,11 @@ class Retention:
         except OSError as error:  # the station can work all the same
             LOG.warning("cannot delete old recordings in %s: %s", self._recordings, error.strerror)
             return
+        except DiskFull:  # the next look tries again; what it finds of the disk is said either way
+            self._purged_unix_s = float("-inf")
+            if self._reserve.give_up():
+                LOG.warning("disk full: the reserve is given to the ledger, so that it can mark what may go")
+            return
         if files:
             LOG.info("deleted %d recordings, %.1f MB, which the coordinator keeps", files, freed / 1e6)
 
@@ -188,8 +193,9 @@ def outlook_of(station: Station, space: Space, reserve: Reserve, room_mb: float,
 def purge(recordings: Path, ledger: Ledger, under_pressure: bool, now_unix_s: float) -> tuple[int, int]:
     """Delete some of the recordings that may go, oldest first; return how many files, and how many bytes.
 
-    Without pressure the newest stay for people to look at. A file counts as deleted in the ledger only once the folder
-    is synced; one that is missing, because a crash came in between, counts as deleted as well.
+    Without pressure the newest stay for people to look at. Just before a file is deleted the ledger is asked again, as
+    the uplink may meanwhile have learnt that the coordinator lost it, and notes that it goes. It counts as deleted only
+    once the folder is synced; one that is missing, because a crash came in between, counts as deleted as well.
 
     Args:
         recordings: the folder; of the ledger's paths only the names count, so that nothing outside is ever deleted.
@@ -205,6 +211,8 @@ def purge(recordings: Path, ledger: Ledger, under_pressure: bool, now_unix_s: fl
     for row, path in may_go:
         if len(gone) == PURGED_AT_ONCE:
             break
+        if not ledger.begin_purge(row, under_pressure, now_unix_s):
+            continue
         try:
             file = recordings / path.name
             size = file.stat().st_size

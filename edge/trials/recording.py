@@ -1,7 +1,8 @@
 """Writes what happened in one trial to one MCAP file that Foxglove and Rerun open as it is.
 
 - Topics: /joints and /setpoint at the policy's rate, /scene and /camera/top when a picture was taken, /events.
-- An event is of the kind trial, tier, stage, restart, fault, over, policy, judged or verdict; cut ends a recovered one.
+- An event is of the kind trial, tier, stage, restart, fault, over, policy, judged or verdict; one that an exception
+  ended has error as its last, and cut ends a recovered one.
 - Times are the station's clock in nanoseconds. The file is `<path>.part` until `seal` has put all of it on the disk.
 - A number that is not finite is written as null, because JSON has no other word for it.
 - Joint samples are kept as numbers and turned into JSON in batches, so that one costs microseconds while the arm moves.
@@ -109,7 +110,7 @@ class RecordingError(Exception):
 
 
 class Recording:
-    """The recording of one trial, from its first message to `seal` or `discard`."""
+    """The recording of one trial, from its first message to `seal`, `leave` or `discard`."""
 
     def __init__(self, path: Path) -> None:
         """Begin a recording that will stand at `path` once sealed.
@@ -120,9 +121,10 @@ class Recording:
         self._path = path
         self._part = path.with_name(path.name + ".part")
         self._waiting: list[tuple[str, int, Array]] = []
+        self._last_ns = 0
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._part, "wb")  # noqa: SIM115 - closed by seal or discard
+            self._file = open(self._part, "wb")  # noqa: SIM115 - closed by seal, leave or discard
             self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
             self._writer.start(profile="", library="enpire")
             self._channels = {topic: self._register(topic) for topic in TOPICS}
@@ -131,8 +133,12 @@ class Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if not self._file.closed:
+        if self._file.closed:
+            return
+        if error is None:
             self.discard()
+        else:
+            self.leave(f"{type(error).__name__}: {error}")
 
     def joints(self, time_ns: int, seen: Observation) -> None:
         """Record one measured moment."""
@@ -194,6 +200,22 @@ class Recording:
             raise
         return digest, size
 
+    def leave(self, why: str) -> None:
+        """End with an event of the kind error and leave the `.part` on the disk, for `recover_part` to make readable.
+
+        What the disk does not take is discarded.
+        """
+        try:
+            self.event(self._last_ns, "error", why)
+            with self._explained():
+                self._writer.finish()  # type: ignore[no-untyped-call]
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                sync_folder(self._part.parent)
+        except RecordingError:
+            self.discard()
+
     def discard(self) -> None:
         """Delete what was written."""
         with suppress(OSError):  # the last buffered bytes may not fit on a full disk, and are not wanted
@@ -207,11 +229,13 @@ class Recording:
         return channel
 
     def _later(self, topic: str, time_ns: int, parts: Sequence[ArrayLike]) -> None:
+        self._last_ns = time_ns
         self._waiting.append((topic, time_ns, np.concatenate(parts)))
         if len(self._waiting) >= BATCH:
             self._flush()
 
     def _now(self, topic: str, time_ns: int, message: dict[str, Any]) -> None:
+        self._last_ns = time_ns
         self._flush()
         with self._explained():
             self._writer.add_message(self._channels[topic], time_ns, _json(message), time_ns)

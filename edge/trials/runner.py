@@ -1,6 +1,7 @@
 """Runs one assignment from reset to sealed trial, and keeps a station at work.
 
 - The trial is in the ledger before the arm moves and stays there whatever happens.
+- A verdict outlives the process as soon as it is found, also where the ledger cannot be written.
 - On a full disk no trial is begun; one that fills it is sealed with its verdict, and without a recording.
 - What the policy does wrong is a failure, what the station does wrong is invalid; both are evidence, both are sealed.
 - The verdict is the task's, but how a policy ended overrules it: a crash beside a perfectly placed T is a failure.
@@ -8,25 +9,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from edge import software
 from edge.disk import Rung
-from edge.ledger import Ledger, LedgerError, OpenTrial, Rescued
+from edge.ledger import Ledger, LedgerError
 from edge.records import Assignment, Outcome, Trial
-from edge.retention import Retention
+from edge.retention import Retention, purge
 from edge.sandbox.process import PolicyEnd, PolicyHost
 from edge.station import RecordingTier, Station
 from edge.tasks.task import Readiness, Task, Verdict
+from edge.trials.aftermath import forget, forget_all, keep, recording_path, rescue, seal_kept
 from edge.trials.recorder import Recorder
-from edge.trials.recording import RecordingError
-from edge.trials.recovery import recover_part
 from edge.trials.robot import SafetyStop, StationRobot, StopAsked, TimeUp
 from policies.bundle import BundleError, Manifest, read_unpacked
 from policies.interface import OutOfReach, TrialOver
@@ -38,6 +39,7 @@ VERIFY_LIMIT_S = 30.0
 HELP_AFTER = {"reset": 2, "disk": 1}  # causes that a person can cure, and how many such trials in a row are too many
 HELP_PAUSE_S = 10.0
 
+Written = TypeVar("Written")
 Say = Callable[[str, str, Assignment | None, int], None]  # state, detail, assignment, sequence
 
 
@@ -103,36 +105,34 @@ def work(rig: Rig) -> None:
 
 
 def _recover(rig: Rig) -> None:
+    """Seal what a crashed run left open."""
+    folder = rig.station.folder
+
     def recover() -> list[Trial]:
+        seal_kept(folder, rig.ledger, time.time())
         return rig.ledger.recover(
             time.time(),
             task=rig.task.name,
             station_hash=rig.station.station_hash,
             calibration_hash=rig.station.calibration_hash,
             software=software.versions(),
-            rescue=lambda trial: _rescue(rig.station.folder, trial),
+            rescue=lambda trial: rescue(folder, trial),
         )
 
-    for trial in rig.retention.insist(recover, lambda why: _again(rig, why)):
+    for trial in _insist(rig, recover):
         LOG.warning("trial %d was cut short by a crash and is sealed as invalid", trial.sequence)
+    forget_all(folder)
 
 
-def _rescue(folder: Path, trial: OpenTrial) -> Rescued | None:
-    """Return what a crashed run had recorded of a trial; what cannot be read now is left where it is."""
-    try:
-        path = recover_part(recording_path(folder, trial.epoch, trial.sequence).with_suffix(".mcap.part"))
-        if path is None:
-            return None
-        with open(path, "rb") as file:
-            return Rescued(path, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
-    except (RecordingError, OSError) as error:
-        LOG.warning("what was recorded of trial %d stays where it is: %s", trial.sequence, error)
-        return None
+def _insist(rig: Rig, write: Callable[[], Written]) -> Written:
+    """Write to the ledger, on a full disk once there is room; what the coordinator gets meanwhile may go for it."""
 
+    def again(why: str) -> bool:
+        with suppress(LedgerError, OSError):  # of which `write` will hear as well
+            purge(rig.station.folder / "recordings", rig.ledger, True, time.time())
+        return _again(rig, why)
 
-def recording_path(folder: Path, epoch: str, sequence: int) -> Path:
-    """Return where the recording of a station's trial stands."""
-    return folder / "recordings" / f"{epoch}-{sequence:06d}.mcap"
+    return rig.retention.insist(write, again)
 
 
 def _again(rig: Rig, why: str) -> bool:
@@ -168,8 +168,9 @@ def _begin(rig: Rig, assignment: Assignment, lease_id: str) -> Trial:
 
 def _run(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
     """Run and seal a trial that was begun."""
-    path = recording_path(rig.station.folder, blank.epoch, blank.sequence)
-    tier = rig.retention.tier
+    folder, tier = rig.station.folder, rig.retention.tier
+    keep(folder, blank)
+    path = recording_path(folder, blank.epoch, blank.sequence)
     with Recorder(path, tier) as recorder:
         rig.robot.recording = recorder
         rig.robot.note("trial", _identity(assignment, blank))
@@ -180,14 +181,26 @@ def _run(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
         finally:
             rig.robot.recording = None
         recorder.event(round(rig.station_time_s() * 1e9), "verdict", f"{trial.outcome}: {trial.detail}")
+        trial = replace(_noted(rig, trial, tier, recorder.lost), ended_unix_s=time.time())
+        # Before the recording is sealed: no kill in between can part the two.
+        kept = keep(folder, trial)
         sha256, size = recorder.seal()
-    notes = dict(trial.notes)
-    if recorder.lost or tier != rig.station.recording:
-        notes["recording"] = recorder.lost or f"less than station.toml says, as the disk filled up: {_tier(tier)}"
-    trial = replace(trial, ended_unix_s=time.time(), recording=sha256, recording_bytes=size, notes=notes)
-    rig.retention.insist(lambda: rig.ledger.seal(trial, path if sha256 else None), lambda why: _again(rig, why))
+    trial = replace(_noted(rig, trial, tier, recorder.lost), recording=sha256, recording_bytes=size)
+    if recorder.lost or not kept:  # a recording that was given up has left its room, and a note
+        keep(folder, trial)
+    ended = trial
+    trial = _insist(rig, lambda: rig.ledger.seal(ended, path if sha256 else None))
+    forget(folder, blank)
     LOG.info("trial %d %s %s: %s", blank.sequence, assignment.start_id, trial.outcome, trial.detail)
     return trial
+
+
+def _noted(rig: Rig, trial: Trial, tier: RecordingTier, lost: str) -> Trial:
+    """Return the trial with a note where there is less of a recording than station.toml says."""
+    if not lost and tier == rig.station.recording:
+        return trial
+    note = lost or f"less than station.toml says, as the disk filled up: {_tier(tier)}"
+    return replace(trial, notes={**trial.notes, "recording": note})
 
 
 def _tier(tier: RecordingTier) -> str:
@@ -315,7 +328,7 @@ def _invalid(trial: Trial, cause: str, detail: str) -> Trial:
 
 
 def _blank(rig: Rig, assignment: Assignment, lease_id: str, epoch: str, sequence: int) -> Trial:
-    """Return the trial before anything has happened."""
+    """Return the trial before anything has happened: a crash, until more is known."""
     nothing: Mapping[str, float] = {}
     return Trial(
         edge=rig.ledger.edge,
@@ -330,7 +343,7 @@ def _blank(rig: Rig, assignment: Assignment, lease_id: str, epoch: str, sequence
         seed=assignment.seed,
         outcome=Outcome.INVALID,
         cause="crash",
-        detail="",
+        detail="the station's process ended during this attempt",
         progress=0.0,
         measures=nothing,
         achieved_start=nothing,

@@ -102,7 +102,7 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, stop: t
                 LOG.warning("%s", _explain(error, coordinator.endpoint))
             failures += 1
             stop.wait(back_off_s(failures, random.random()))
-    if not courier.send_last(LAST_WORDS_S):
+    if not courier.send_last(LAST_WORDS_S, time.time()):
         LOG.warning("some trials could not be sent; they are in %s and go out at the next start", settings.ledger_path)
     reporter.join()
 

@@ -1,24 +1,36 @@
 """Carries trials and recordings up and leases with their bundles down, a turn at a time.
 
-- A trial is marked only once the coordinator has named it as kept; a lost answer means that it is sent again.
+- A trial is marked only once it was sent and the coordinator has named it as kept; a lost answer means that it is sent
+  again.
+- Where the coordinator has another trial under a trial's number, what it says is sealed anew under a number of a new
+  epoch, and sent as that.
 - Each time that the coordinator is found, and now and then, both compare what they have: whatever the ledger says, what
-  the coordinator lacks is sent again, and what a backup holds may be deleted here.
+  the coordinator lacks is sent again, every recording whose file is still here included, and what a backup holds may be
+  deleted here.
 - A lease is kept only once every bundle that it names has been verified and unpacked here. A bundle that is refused
   once is never asked for again, and its lease is not taken.
 - What gets no answer is sent again in smaller portions, so that a thin link carries it too.
+- A recording is checked here before its first piece, and goes on from where the coordinator is. One that cannot be sent
+  is held back, so that the others are not, and tried again some minutes later.
 - Order: trials, then work (a station never waits for an upload), then one piece of one recording.
+- When to ask again goes by a clock that never steps; whether a lease still holds, and when something was marked, by the
+  time of day.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import re
 import time
+from collections.abc import Callable, Sequence
+from io import BufferedReader
 from typing import Any
 
 import msgpack
 
-from edge.ledger import Ledger
+from edge.ledger import Held, Identity, Ledger
 from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
@@ -31,27 +43,42 @@ ASK_AGAIN_S = 0.1
 AFTER_REFUSAL_S = 1.0
 RECORDING_TIMEOUT_S = 20.0
 PIECE_BYTES, LEAST_PIECE_BYTES = 1 << 20, 16 << 10
-COMPARE_EVERY_S = 600.0
-MOST_COMPARED = 256  # recordings
+MOST_RECORDING_BYTES = 256 << 20  # the coordinator takes no larger ones
+COMPARE_EVERY_S = TRY_HELD_BACK_EVERY_S = 600.0
+MOST_COMPARED = 256  # recordings a question
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class Unfit(UplinkError):
+    """A recording that the coordinator would not take."""
 
 
 class Courier:
     """One station's exchange with its coordinator."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, coordinator: Coordinator, software: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        coordinator: Coordinator,
+        software: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Carry between `ledger` and `coordinator`; what is done when goes by `clock`, in seconds from anywhere."""
         self._settings = settings
         self._ledger = ledger
         self._coordinator = coordinator
         self._software = software
+        self._clock = clock
         self._offered: list[Lease] = []  # leases whose bundles are not all here yet
         self._refused: dict[str, str] = {}  # bundle -> why
-        self._held_back: set[str] = set()  # recordings that the coordinator will not take
+        self._held_back: set[str] = set()  # recordings that could not be sent
+        self._checked: dict[str, tuple[tuple[int, int], str]] = {}  # recording -> size and time of the file, its fault
         self._have: dict[str, int] = {}  # bytes of the recording under way that the coordinator has
         self._batch, self._piece_bytes = BATCH, PIECE_BYTES
-        self._ask_after_s = 0.0
-        self._compare_at_unix_s = 0.0
-        self._send_after_s = 0.0  # the next piece of a recording, by the monotonic clock
+        # By the clock.
+        self._ask_after_s = self._compare_at_s = self._try_held_back_at_s = float("-inf")
+        self._send_after_s = float("-inf")  # the next piece of a recording
         self.refusal = ""  # the newest thing that was refused on either side, for the status
         self.answered = False  # whether the coordinator has answered, or refused, in this turn
         self.busy = False  # whether a trial runs, in which recordings are held back to the station's rate
@@ -65,23 +92,26 @@ class Courier:
             LedgerError: the ledger cannot be used.
         """
         self.answered = False
-        if now_unix_s >= self._compare_at_unix_s:
+        if self._clock() >= self._compare_at_s:
             self._compare()
+            self._compare_at_s = self._clock() + COMPARE_EVERY_S
+        if self._clock() >= self._try_held_back_at_s:
             self._held_back.clear()  # e.g. what a power cut had left there damaged is dropped, and wanted anew
-            self._compare_at_unix_s = now_unix_s + COMPARE_EVERY_S
+            self._try_held_back_at_s = self._clock() + TRY_HELD_BACK_EVERY_S
         limit = self._batch
-        more = self.send_trials(now_unix_s=now_unix_s) == limit
+        more = self.send_trials(now_unix_s) == limit
         self.fetch_work(now_unix_s)
-        if not more and time.monotonic() >= self._send_after_s:
-            sent_bytes = self.send_piece()
+        if not more and self._clock() >= self._send_after_s:
+            sent_bytes = self.send_piece(now_unix_s)
             more = sent_bytes > 0
             if self.busy:
-                self._send_after_s = time.monotonic() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
+                self._send_after_s = self._clock() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
         return more
 
     def lost_touch(self) -> None:
         """Compare again once the coordinator is found: it may be another, or restored from a backup."""
-        self._compare_at_unix_s = 0.0
+        self._compare_at_s = float("-inf")
+        self._have.clear()
 
     def _compare(self) -> None:
         try:
@@ -96,69 +126,96 @@ class Courier:
             NoAnswer: none came, or one that makes no sense; nothing is marked then.
             Refused: the coordinator does not speak of this.
         """
-        sent = self._ledger.recordings_sent(MOST_COMPARED)
-        for held in self._ledger.held():
-            question = {
-                "protocol": PROTOCOL, "edge": self._ledger.edge, "epoch": held.epoch, "first": held.first,
-                "last": held.last, "recordings": sent,
-            }  # fmt: skip
-            answer = _unpack_map(self._ask("enpire/reconcile", msgpack.packb(question)))
-            match answer:
-                case {
-                    "high": int(high), "missing": [*missing], "replicated": [*replicated],
-                    "recordings_lost": [*lost], "recordings_replicated": [*safe],
-                }:  # fmt: skip
-                    pass
-                case _:
-                    raise NoAnswer("an answer that does not say what the coordinator has")
-            gaps, safe_trials = [_range(item) for item in missing], [_range(item) for item in replicated]
-            reopened = self._ledger.reopen(held.epoch, high, gaps)
-            if reopened:
-                LOG.warning("the coordinator does not have %d trials that it had; they are sent again", reopened)
-            self._ledger.replicated(held.epoch, safe_trials)
-            self._ledger.recordings_lost(item for item in lost if isinstance(item, str))
-            self._ledger.recordings_replicated(item for item in safe if isinstance(item, str))
-            if self._ledger.knows_less_than(held.epoch, high):
-                self._begin_epoch("the coordinator has trials of this ledger that it does not know itself")
+        *past, newest = self._ledger.held()
+        for held in past:
+            self._compare_with(held, [])
+        row = 0
+        while True:
+            page = self._ledger.recordings_away(row, MOST_COMPARED)
+            self._compare_with(newest, [sha256 for _, sha256 in page])
+            if len(page) < MOST_COMPARED:
+                return
+            row = page[-1][0]
 
-    def send_trials(self, timeout_s: float = TIMEOUT_S, now_unix_s: float = 0.0) -> int:
+    def _compare_with(self, held: Held, recordings: Sequence[str]) -> None:
+        """Compare the trials of an epoch and some recordings, whosever they are."""
+        question = {
+            "protocol": PROTOCOL, "edge": self._ledger.edge, "epoch": held.epoch, "first": held.first,
+            "last": held.last, "recordings": recordings,
+        }  # fmt: skip
+        answer = _unpack_map(self._ask("enpire/reconcile", msgpack.packb(question)))
+        match answer:
+            case {
+                "high": int(high), "missing": [*missing], "replicated": [*replicated],
+                "recordings_lost": [*lost], "recordings_replicated": [*safe],
+            }:  # fmt: skip
+                pass
+            case _:
+                raise NoAnswer("an answer that does not say what the coordinator has")
+        gaps, safe_trials = [_range(item) for item in missing], [_range(item) for item in replicated]
+        reopened = self._ledger.reopen(held.epoch, high, gaps)
+        if reopened:
+            LOG.warning("the coordinator does not have %d trials that it had; they are sent again", reopened)
+        self._ledger.replicated(held.epoch, safe_trials)
+        self._ledger.recordings_lost(item for item in recordings if item in lost)
+        self._ledger.recordings_replicated(item for item in recordings if item in safe)
+        if self._ledger.knows_less_than(held.epoch, high):
+            self._begin_epoch("the coordinator has trials of this ledger that it does not know itself")
+
+    def send_trials(self, now_unix_s: float, timeout_s: float = TIMEOUT_S) -> int:
         """Send one batch of trials and mark those that were kept; return how many were sent.
 
         Raises:
             NoAnswer: none came, or one that does not say which trials were kept and refused; none is marked then.
         """
-        waiting = self._ledger.unacked(self._batch)
-        if not waiting:
+        batch = self._ledger.batch(self._batch)
+        if not batch.trials:
             return 0
-        trials = [(item.body, item.previous, item.signature) for item in waiting]
-        batch = {"protocol": PROTOCOL, "key": self._ledger.unacked_key(), "trials": trials}
-        self._batch = max(len(waiting) // 2, 1)  # should this get no answer
-        answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(batch), timeout_s=timeout_s))
+        trials = [(item.body, item.previous, item.signature) for item in batch.trials.values()]
+        question = {"protocol": PROTOCOL, "key": batch.key, "trials": trials}
+        self._batch = max(len(trials) // 2, 1)  # should this get no answer
+        answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(question), timeout_s=timeout_s))
         self._batch = BATCH
-        # The ledger passes over what is not its own, so an answer can only mark what was asked about.
-        acked, refused = answer.get("acked", []), answer.get("refused", [])
-        if not (isinstance(acked, list) and isinstance(refused, list)):
+        acked, refused, forked = (answer.get(name, []) for name in ("acked", "refused", "forked"))
+        if not (isinstance(acked, list) and isinstance(refused, list) and isinstance(forked, list)):
             raise NoAnswer("an answer that does not list trials")
         kept, unwanted = [_identity(item) for item in acked], [_refusal(item) for item in refused]
-        self._ledger.acknowledge(kept, now_unix_s)
-        for identity, reason in unwanted:
-            self._ledger.refused(identity, reason)
-            self._refuse(f"the coordinator refused trial {identity[2]}: {reason}; it is kept here")
-        if self._ledger.epoch in answer.get("forked", ()):
+        # An answer can only mark what was asked about.
+        self._ledger.acknowledge([item for item in kept if item in batch.trials], now_unix_s)
+        self._give_up([item for item in unwanted if item[0] in batch.trials], forked)
+        return len(trials)
+
+    def _give_up(self, refused: Sequence[tuple[Identity, str]], forked: Sequence[object]) -> None:
+        """Mark what the coordinator refused; where another stands in a trial's place, seal what it says anew.
+
+        Args:
+            forked: the epochs in which another stands in a trial's place.
+        """
+        if self._ledger.epoch in forked:
             self._begin_epoch("the coordinator has other trials under this ledger's numbers")
-        return len(waiting)
+        if len(refused) > 1 and any(identity[1] in forked for identity, _ in refused):
+            self._batch = 1  # the answer does not say which of them it means; asked about one alone, it does
+            return
+        for identity, reason in refused:
+            again = None
+            if identity[1] in forked:
+                again = self._ledger.forked(identity, reason)
+            else:
+                self._ledger.refused(identity, reason)
+            then = "it is kept here" if again is None else f"it goes as {again.epoch}/{again.sequence}"
+            self._refuse(f"the coordinator refused trial {identity[2]}: {reason}; {then}")
 
     def fetch_work(self, now_unix_s: float) -> None:
         """Ask for assignments where fewer than STOCK are left, and keep those that can be run."""
         pending = self._ledger.pending_count(now_unix_s)
-        if not self._offered and pending < STOCK and now_unix_s >= self._ask_after_s:
-            self._ask_after_s = now_unix_s + ASK_AGAIN_S
+        if not self._offered and pending < STOCK and self._clock() >= self._ask_after_s:
+            self._ask_after_s = self._clock() + ASK_AGAIN_S
             self._offered = self._ask_for_leases(STOCK - pending)
         while self._offered:
             self._take(self._offered[0], now_unix_s)
             self._offered.pop(0)
 
-    def send_piece(self) -> int:
+    def send_piece(self, now_unix_s: float) -> int:
         """Send the next piece of the oldest recording that is still only here; return how many bytes that was.
 
         Raises:
@@ -168,38 +225,69 @@ class Courier:
             if sha256 in self._held_back:
                 continue
             try:
-                size = path.stat().st_size
-                offset = self._have.get(sha256, 0)
                 with open(path, "rb") as file:
-                    file.seek(offset)
-                    piece = file.read(self._piece_bytes)
-                said = msgpack.packb({"edge": self._settings.name, "size": size, "offset": offset})
-                self._piece_bytes = max(self._piece_bytes // 2, LEAST_PIECE_BYTES)  # should this get no answer
-                answer = _unpack_map(self._ask(f"enpire/blob/{sha256}", piece, said, RECORDING_TIMEOUT_S))
-            except (OSError, Refused) as error:
+                    return self._send_piece_of(sha256, file, now_unix_s)
+            except (OSError, Refused, Unfit) as error:
                 self._held_back.add(sha256)
+                self._have.pop(sha256, None)
                 self._refuse(f"recording {path.name} cannot be sent and stays here: {error}")
                 return 0
-            self._piece_bytes = min(self._piece_bytes * 4, PIECE_BYTES)
-            self._note_have(sha256, size, answer.get("have"))
-            return len(piece)
         return 0
 
-    def _note_have(self, sha256: str, size: int, have: object) -> None:
+    def _send_piece_of(self, sha256: str, file: BufferedReader, now_unix_s: float) -> int:
+        """Send the next piece of a recording.
+
+        Raises:
+            Unfit: the coordinator would not take it.
+        """
+        size = self._check(sha256, file)
+        # To ask how much is there costs no more than the least piece, and may save all of the others.
+        if sha256 not in self._have and size > LEAST_PIECE_BYTES:
+            self._carry_piece(sha256, size, 0, b"", now_unix_s)
+            if sha256 not in self._have:
+                return 0  # all of it
+        offset = self._have.get(sha256, 0)
+        file.seek(offset)
+        piece = file.read(self._piece_bytes)
+        self._piece_bytes = max(self._piece_bytes // 2, LEAST_PIECE_BYTES)  # should this get no answer
+        self._carry_piece(sha256, size, offset, piece, now_unix_s)
+        self._piece_bytes = min(self._piece_bytes * 4, PIECE_BYTES)
+        return len(piece)
+
+    def _carry_piece(self, sha256: str, size: int, offset: int, piece: bytes, now_unix_s: float) -> None:
+        """Send a piece, or none, and note how much the coordinator has of the whole."""
+        said = msgpack.packb({"edge": self._settings.name, "size": size, "offset": offset})
+        have = _unpack_map(self._ask(f"enpire/blob/{sha256}", piece, said, RECORDING_TIMEOUT_S)).get("have")
         if not isinstance(have, int) or not 0 <= have <= size:
             raise NoAnswer("an answer that does not say how much of a recording the coordinator has")
         if have == size:
-            self._ledger.recording_sent(sha256)
+            self._ledger.recording_sent(sha256, now_unix_s)
             self._have.clear()
+            self._checked.pop(sha256, None)
         else:
             self._have = {sha256: have}
 
-    def send_last(self, within_s: float) -> bool:
+    def _check(self, sha256: str, file: BufferedReader) -> int:
+        """Return the size of a recording that can be sent; its content is read once.
+
+        Raises:
+            Unfit: it is empty or too large, or other than its trial says.
+        """
+        status = os.fstat(file.fileno())
+        stamp = (status.st_size, status.st_mtime_ns)
+        if self._checked.get(sha256, (None, ""))[0] != stamp:
+            self._checked[sha256] = (stamp, _fault(sha256, file, status.st_size))
+        fault = self._checked[sha256][1]
+        if fault:
+            raise Unfit(fault)
+        return status.st_size
+
+    def send_last(self, within_s: float, now_unix_s: float) -> bool:
         """Send what is unacknowledged before this process ends; return whether nothing is left."""
         deadline_s = time.monotonic() + within_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             try:
-                if not self.send_trials(timeout_s=left_s):
+                if not self.send_trials(now_unix_s, left_s):
                     return True
             except UplinkError:
                 time.sleep(min(left_s, 0.1))
@@ -251,7 +339,7 @@ class Courier:
                 self._fetch(bundle)
         except (BundleError, Refused) as error:
             self._refuse(f"lease {lease.lease_id} is not taken: {error}")
-            self._ask_after_s = now_unix_s + AFTER_REFUSAL_S
+            self._ask_after_s = self._clock() + AFTER_REFUSAL_S
             return
         self._ledger.add_lease(lease)
 
@@ -285,6 +373,15 @@ class Courier:
         self.refusal = sentence
 
 
+def _fault(sha256: str, file: BufferedReader, size: int) -> str:
+    """Return why the coordinator would not take a recording; empty where it would."""
+    if not 0 < size <= MOST_RECORDING_BYTES:
+        return f"it has {size} bytes; 1 to {MOST_RECORDING_BYTES} can be sent"
+    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+        return "its bytes are not those that its trial was sealed with; the disk may be damaged"
+    return ""
+
+
 def _unpack_map(data: bytes) -> dict[str, Any]:
     try:
         answer = msgpack.unpackb(data)
@@ -295,7 +392,7 @@ def _unpack_map(data: bytes) -> dict[str, Any]:
     return answer
 
 
-def _identity(raw: Any) -> tuple[str, str, int]:
+def _identity(raw: Any) -> Identity:
     match raw:
         case [str(edge), str(epoch), int(sequence)] if 0 < sequence < 2**63:  # what a ledger can hold
             return edge, epoch, sequence
@@ -309,7 +406,7 @@ def _range(raw: Any) -> tuple[int, int]:
     raise NoAnswer("an answer that does not name ranges of trials")
 
 
-def _refusal(raw: Any) -> tuple[tuple[str, str, int], str]:
+def _refusal(raw: Any) -> tuple[Identity, str]:
     match raw:
         case [*identity, reason]:
             return _identity(identity), str(reason)

@@ -15,6 +15,7 @@ import msgpack
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from coordinator.blobs import MOST_BYTES
 from coordinator.campaign import Attempt
 from coordinator.evolution.records import CandidateMade, HypothesisMade
 from coordinator.network import Network, NetworkError, Presence, Question, free_endpoint
@@ -23,7 +24,7 @@ from coordinator.roster import Roster
 from coordinator.store import FILE, Store
 from edge.ledger import Ledger
 from edge.records import PROTOCOL, Lease, Outcome, Sealed, Trial, decode, encode
-from edge.uplink.courier import Courier
+from edge.uplink.courier import MOST_RECORDING_BYTES, Courier
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings
 
@@ -375,8 +376,8 @@ def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path:
     def carry() -> None:
         with Ledger(settings.ledger_path, "station-1") as mine:
             courier = Courier(settings, mine, lab.line, "s")
-            courier.send_trials()
-            courier.send_piece()
+            courier.send_trials(NOW_S)
+            courier.send_piece(NOW_S)
 
     carrier = threading.Thread(target=carry)
     carrier.start()
@@ -385,6 +386,10 @@ def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path:
     assert (tmp_path / "recordings" / f"{sha256}.mcap").read_bytes() == b"what happened"
     with Ledger(settings.ledger_path, "station-1") as ledger:
         assert (ledger.unacked(10), ledger.unsent_recordings(10)) == ([], [])
+
+
+def test_both_ends_agree_on_the_largest_recording() -> None:
+    assert MOST_RECORDING_BYTES == MOST_BYTES
 
 
 def test_an_endpoint_that_is_taken_is_refused_in_one_line(lab: Lab) -> None:

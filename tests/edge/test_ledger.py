@@ -127,7 +127,7 @@ def test_a_trial_goes_from_open_to_sealed_to_acknowledged(path: Path) -> None:
         ledger.seal(trial, None)
         assert ledger.open_trials() == []
         assert unacked(ledger, 9) == [encode(trial)]
-        ledger.acknowledge([trial.identity])
+        ledger.acknowledge([trial.identity], NOW_S)
         assert unacked(ledger, 9) == []
         assert ledger.next_assignment(NOW_S) is None
 
@@ -138,7 +138,7 @@ def test_what_one_connection_commits_the_other_sees(path: Path) -> None:
         trial = trial_of(station, begin(station)[0])
         station.seal(trial, None)
         assert unacked(uplink, 9) == [encode(trial)]
-        uplink.acknowledge([trial.identity])
+        uplink.acknowledge([trial.identity], NOW_S)
         assert unacked(station, 9) == []
 
 
@@ -151,7 +151,7 @@ def test_a_second_seal_is_refused_and_the_first_stays(path: Path) -> None:
             with pytest.raises(LedgerError, match="not open"):
                 ledger.seal(again, None)
         assert unacked(ledger, 9) == [encode(first)]
-        ledger.acknowledge([first.identity])
+        ledger.acknowledge([first.identity], NOW_S)
         with pytest.raises(LedgerError, match="not open"):
             ledger.seal(first, None)
 
@@ -270,7 +270,7 @@ def test_what_is_said_of_other_trials_is_passed_over(path: Path, foreign: Callab
         ledger.add_lease(lease("a1"))
         trial = trial_of(ledger, begin(ledger)[0])
         ledger.seal(trial, None)
-        ledger.acknowledge([foreign(trial.identity)])
+        ledger.acknowledge([foreign(trial.identity)], NOW_S)
         ledger.refused(foreign(trial.identity), "who knows")
         assert unacked(ledger, 9) == [encode(trial)]
 
@@ -279,7 +279,7 @@ def test_an_acknowledgement_before_the_seal_changes_nothing(path: Path) -> None:
     with Ledger(path, EDGE) as ledger:
         ledger.add_lease(lease("a1"))
         trial = trial_of(ledger, begin(ledger)[0])
-        ledger.acknowledge([trial.identity])
+        ledger.acknowledge([trial.identity], NOW_S)
         ledger.refused(trial.identity, "too early")
         ledger.seal(trial, None)
         assert unacked(ledger, 9) == [encode(trial)]
@@ -291,7 +291,7 @@ def test_a_refused_trial_is_kept_and_sent_no_more(path: Path) -> None:
         trial = trial_of(ledger, begin(ledger)[0], recording="1" * 64)
         ledger.seal(trial, path.parent / "a.mcap")
         ledger.refused(trial.identity, "never seen such a bundle")
-        ledger.acknowledge([trial.identity])
+        ledger.acknowledge([trial.identity], NOW_S)
         assert (unacked(ledger, 9), ledger.unsent_recordings(9)) == ([], [])
     kept = rows(path, "SELECT state, body, refused_because FROM trials")
     assert kept == [("refused", encode(trial), "never seen such a bundle")]
@@ -306,10 +306,10 @@ def test_a_recording_is_sent_after_its_trial_and_once(path: Path) -> None:
             trials.append(trial_of(ledger, sequence, assignment.assignment_id, recording))
             ledger.seal(trials[-1], path.parent / f"{number}.mcap" if recording else None)
         assert ledger.unsent_recordings(9) == []
-        ledger.acknowledge([item.identity for item in trials])
+        ledger.acknowledge([item.identity for item in trials], NOW_S)
         waiting = [("1" * 64, path.parent / "0.mcap"), ("2" * 64, path.parent / "2.mcap")]
         assert [ledger.unsent_recordings(limit) for limit in (1, 9)] == [waiting[:1], waiting]
-        ledger.recording_sent("1" * 64)
+        ledger.recording_sent("1" * 64, NOW_S)
         assert ledger.unsent_recordings(9) == waiting[1:]
 
 
@@ -343,7 +343,7 @@ def test_what_a_crashed_run_had_recorded_goes_with_its_trial(path: Path) -> None
             rescue=lambda trial: rescued.get(trial.sequence),
         )  # fmt: skip
         assert [(trial.recording, trial.recording_bytes) for trial in found] == [("7" * 64, 5), ("", 0)]
-        ledger.acknowledge([trial.identity for trial in found])
+        ledger.acknowledge([trial.identity for trial in found], NOW_S)
         assert ledger.unsent_recordings(9) == [("7" * 64, path.with_name("cut.mcap"))]
 
 
@@ -437,7 +437,7 @@ def test_a_random_walk_never_loses_doubles_or_invents_a_trial(path: Path) -> Non
             sequence = draw.choice(list(sealed))
             identity = (EDGE, ledger.epoch, sequence)
             if draw.random() < 0.8:
-                ledger.acknowledge([identity])
+                ledger.acknowledge([identity], NOW_S)
             else:
                 ledger.refused(identity, "no")
             del sealed[sequence]
@@ -560,7 +560,7 @@ def test_each_trial_is_chained_to_the_one_sealed_before_it_and_signed(path: Path
             link = sealed.chain
     with Ledger(path, EDGE) as again:
         assert again.unacked_key() == key.public_bytes_raw().hex()
-        again.acknowledge([(EDGE, again.epoch, number) for number in (1, 2, 3)])
+        again.acknowledge([(EDGE, again.epoch, number) for number in (1, 2, 3)], NOW_S)
         assert (again.unacked_key(), again.unacked(9)) == ("", [])
     assert path.with_name("edge.key").stat().st_mode & 0o077 == 0
 
@@ -573,9 +573,96 @@ def test_a_ledger_whose_key_was_lost_numbers_anew_and_sends_the_old_ones_under_t
         new = sealed_trials(ledger, 2)
         assert (old[0].epoch != new[0].epoch, new[0].sequence) == (True, 1)
         assert (unacked(ledger, 9), ledger.unacked_key()) == ([encode(old[0])], old_key)
-        ledger.acknowledge([old[0].identity])
+        ledger.acknowledge([old[0].identity], NOW_S)
         assert unacked(ledger, 9) == [encode(trial) for trial in new]
         assert ledger.unacked_key() != old_key
+
+
+def test_each_process_seals_under_its_own_key_and_only_in_epochs_of_it(path: Path) -> None:
+    with Ledger(path, EDGE) as station:
+        first = sealed_trials(station, 1)[0]
+        path.with_name("edge.key").unlink()
+        with Ledger(path, EDGE) as uplink:  # makes a new key, while the station holds the old one
+            assert uplink.epoch != first.epoch
+            then = sealed_trials(station, 2)
+            assert [trial.sequence for trial in then] == [1, 2]
+            assert then[0].epoch == then[1].epoch == station.epoch
+            keys = []
+            for expected in ([first], then):
+                batch = uplink.batch(9)
+                assert [sealed.body for sealed in batch.trials.values()] == [encode(trial) for trial in expected]
+                keys.append(batch.key)
+                for sealed in batch.trials.values():
+                    Ed25519PublicKey.from_public_bytes(bytes.fromhex(batch.key)).verify(sealed.signature, sealed.chain)
+                uplink.acknowledge([trial.identity for trial in expected], NOW_S)
+            assert keys == [keys[0]] * 2
+    # Whichever key the epochs were begun with, each holds seals of that one only.
+    assert not rows(path, "SELECT 1 FROM trials JOIN epochs USING (epoch) WHERE trials.public_key != epochs.public_key")
+
+
+@pytest.mark.parametrize("how", ["seal", "recover"])
+def test_a_trial_begun_under_a_key_that_is_lost_is_sealed_under_a_new_number(path: Path, how: str) -> None:
+    with Ledger(path, EDGE) as ledger:
+        sealed_trials(ledger, 1)
+        ledger.add_lease(lease("open", lease_id="l-open"))
+        begin(ledger)
+        began = trial_of(ledger, 2, "open")
+    path.with_name("edge.key").unlink()
+    with Ledger(path, EDGE) as ledger:
+        sealed = ledger.seal(replace(began, notes={"said": "so"}), None) if how == "seal" else recover(ledger)[0]
+        assert sealed.identity == (EDGE, ledger.epoch, 1) != began.identity
+        assert (sealed.assignment_id, sealed.notes["was"]) == ("open", f"{began.epoch}/2")
+        assert (how == "seal") == ("said" in sealed.notes)
+        assert ledger.open_trials() == []
+        ledger.acknowledge([(EDGE, began.epoch, 1)], NOW_S)
+        batch = ledger.batch(9)
+        assert {identity: item.body for identity, item in batch.trials.items()} == {sealed.identity: encode(sealed)}
+        assert [item.previous for item in batch.trials.values()] == [first_link(ledger.epoch)]
+        with pytest.raises(LedgerError, match="not open"):
+            ledger.seal(began, None)
+        assert sealed_trials(ledger, 1)[0].sequence == 2
+    # The row stayed, the second of three; its assignment is done.
+    assert rows(path, "SELECT sequence FROM trials ORDER BY number") == [(1,), (1,), (2,)]
+    assert rows(path, "SELECT state FROM assignments WHERE assignment_id = 'open'") == [("done",)]
+
+
+def test_a_trial_whose_place_is_taken_goes_under_a_new_number_with_its_recording_and_only_once(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        taken, other = sealed_trials(ledger, 2, recording="r")
+        again = ledger.forked(taken.identity, "another stands there")
+        assert again is not None
+        assert again.identity == (EDGE, ledger.epoch, 1)
+        assert again.epoch != taken.epoch
+        assert again.notes == {"was": f"{taken.epoch}/1", "forked": "another stands there"}
+        assert replace(again, epoch=taken.epoch, sequence=1, notes={}) == taken
+        for _ in range(2):
+            assert ledger.forked(taken.identity, "another stands there") is None
+            ledger.refused(taken.identity, "another reason")
+        assert unacked(ledger, 9) == [encode(other)]
+        ledger.acknowledge([other.identity], NOW_S)
+        assert unacked(ledger, 9) == [encode(again)]
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(ledger.unacked_key()))
+        key.verify(ledger.unacked(1)[0].signature, ledger.unacked(1)[0].chain)
+        ledger.acknowledge([again.identity], NOW_S)
+        file = Path(f"/{taken.assignment_id}.mcap")
+        assert (taken.recording, file) in ledger.unsent_recordings(9)
+        assert sealed_trials(ledger, 1)[0].identity == (EDGE, again.epoch, 2)
+    refused = "SELECT sequence, refused_because FROM trials WHERE state = 'refused'"
+    assert rows(path, refused) == [(1, "another stands there")]
+
+
+def test_no_coordinator_makes_a_ledger_seal_one_trial_for_ever(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        [trial] = sealed_trials(ledger, 1)
+        ledger.acknowledge([trial.identity], NOW_S)
+        assert ledger.forked(trial.identity, "it is kept already") is None
+        ledger.reopen(trial.epoch, 0, [])
+        assert ledger.forked(("station-2", trial.epoch, 1), "not of here") is None
+        again = ledger.forked(trial.identity, "no")
+        assert again is not None
+        assert ledger.forked(again.identity, "no again") is None
+        assert unacked(ledger, 9) == []
+    assert rows(path, "SELECT refused_because FROM trials ORDER BY number") == [("no",), ("no again",)]
 
 
 def test_a_key_that_is_none_is_refused_in_one_line(path: Path) -> None:
@@ -588,7 +675,7 @@ def test_a_key_that_is_none_is_refused_in_one_line(path: Path) -> None:
 def test_what_the_coordinator_turns_out_not_to_have_is_sent_again(path: Path) -> None:
     with Ledger(path, EDGE) as ledger:
         trials = sealed_trials(ledger, 6)
-        ledger.acknowledge([trial.identity for trial in trials[:5]])
+        ledger.acknowledge([trial.identity for trial in trials[:5]], NOW_S)
         ledger.refused(trials[5].identity, "noise")
         ledger.replicated(ledger.epoch, [(1, 1), (3, 3)])
         assert ledger.held() == [Held(ledger.epoch, 1, 6)]
@@ -596,6 +683,96 @@ def test_what_the_coordinator_turns_out_not_to_have_is_sent_again(path: Path) ->
         assert unacked(ledger, 9) == [encode(trials[number]) for number in (0, 3, 4)]
         assert ledger.reopen(ledger.epoch, 3, [(1, 1)]) == 0
         assert ledger.reopen("another", 0, []) == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "state", "waits"),
+    [
+        ("sent", "here", True),
+        ("sent safe", "here", True),
+        ("sent safe replicated", "here", True),
+        ("sent safe replicated purging", "here", True),  # the file may still be there
+        ("sent safe replicated purging purged", "purged", False),
+    ],
+)
+def test_with_a_trial_that_is_sent_again_goes_its_recording_unless_it_is_deleted(
+    path: Path, steps: str, state: str, waits: bool
+) -> None:
+    with Ledger(path, EDGE) as ledger:
+        [trial] = sealed_trials(ledger, 1, recording="r")
+        ledger.acknowledge([trial.identity], NOW_S)
+        walk(ledger, trial, steps)
+        assert ledger.reopen(ledger.epoch, 0, []) == 1
+        ledger.acknowledge([trial.identity], NOW_S)
+        assert bool(ledger.unsent_recordings(9)) == waits
+    assert rows(path, "SELECT recording_state FROM trials") == [(state,)]
+
+
+def walk(ledger: Ledger, trial: Trial, steps: str) -> None:
+    """Mark the recording of an acknowledged trial, a step at a time."""
+    does: dict[str, Callable[[], object]] = {
+        "sent": lambda: ledger.recording_sent(trial.recording, NOW_S),
+        "safe": lambda: ledger.recordings_replicated([trial.recording]),
+        "replicated": lambda: ledger.replicated(ledger.epoch, [(1, 1)]),
+        "lost": lambda: ledger.recordings_lost([trial.recording]),
+        "purging": lambda: ledger.begin_purge(1, False, NOW_S),
+        "purged": lambda: ledger.purged(1),
+    }
+    for step in steps.split():
+        does[step]()
+
+
+@pytest.mark.parametrize(
+    ("steps", "begins", "state"),
+    [
+        ("", False, "here"),
+        ("sent", False, "sent"),
+        ("sent safe", False, "replicated"),
+        ("sent safe replicated", True, "purging"),
+        ("sent safe replicated lost", False, "here"),  # after it was found to be one that may go
+        ("sent safe replicated purging", True, "purging"),  # a crash came in between
+        ("sent safe replicated purging lost", True, "purging"),
+        ("sent safe replicated purging purged", False, "purged"),
+        ("sent safe replicated purging purged lost", False, "purged"),
+    ],
+)
+def test_a_deletion_begins_only_where_the_recording_may_still_go(
+    path: Path, steps: str, begins: bool, state: str
+) -> None:
+    with Ledger(path, EDGE) as ledger:
+        [trial] = sealed_trials(ledger, 1, recording="r")
+        ledger.acknowledge([trial.identity], NOW_S)
+        walk(ledger, trial, steps)
+        assert bool(ledger.purgeable(False, NOW_S)) == begins
+        assert ledger.begin_purge(1, False, NOW_S) == begins
+        assert not ledger.begin_purge(2, False, NOW_S)
+    assert rows(path, "SELECT recording_state FROM trials") == [(state,)]
+
+
+@pytest.mark.parametrize(("acked_s", "sent_s"), [(0.0, 0.0), (0.0, 5.0), (5.0, 0.0)])
+def test_the_week_of_grace_counts_from_when_trial_and_recording_were_both_there(
+    path: Path, acked_s: float, sent_s: float
+) -> None:
+    with Ledger(path, EDGE) as ledger:
+        [trial] = sealed_trials(ledger, 1, recording="r")
+        ledger.acknowledge([trial.identity], NOW_S + acked_s)
+        ledger.recording_sent(trial.recording, NOW_S + sent_s)
+        until_s = NOW_S + max(acked_s, sent_s) + 7 * 86400.0
+        assert (ledger.purgeable(True, until_s), ledger.begin_purge(1, True, until_s)) == ([], False)
+        assert len(ledger.purgeable(True, until_s + 1.0)) == 1
+        assert ledger.begin_purge(1, True, until_s + 1.0)
+
+
+def test_recordings_that_the_coordinator_should_have_are_listed_in_pages_until_they_are_deleted(path: Path) -> None:
+    with Ledger(path, EDGE) as ledger:
+        trials = sealed_trials(ledger, 7, recording="r")
+        ledger.acknowledge([trial.identity for trial in trials], NOW_S)
+        for trial in trials[:6]:
+            ledger.recording_sent(trial.recording, NOW_S)
+        ledger.recordings_replicated([trials[number].recording for number in (1, 4)])
+        ledger.purged(3)
+        away = [(number, trials[number - 1].recording) for number in (1, 2, 4, 5, 6)]
+        assert [ledger.recordings_away(after, 2) for after in (0, 2, 5, 6)] == [away[:2], away[2:4], away[4:], []]
 
 
 def test_a_ledger_that_knows_less_than_the_coordinator_numbers_anew(path: Path) -> None:
@@ -639,7 +816,7 @@ def test_a_recording_may_be_deleted_only_where_nothing_would_be_lost(
         [trial] = sealed_trials(ledger, 1, recording="r")
         does: dict[str, Callable[[], object]] = {
             "acked": lambda: ledger.acknowledge([trial.identity], NOW_S),
-            "sent": lambda: ledger.recording_sent(trial.recording),
+            "sent": lambda: ledger.recording_sent(trial.recording, NOW_S),
             "safe": lambda: ledger.recordings_replicated([trial.recording]),
             "replicated": lambda: ledger.replicated(ledger.epoch, [(1, 1)]),
             "lost": lambda: ledger.recordings_lost([trial.recording]),
@@ -654,6 +831,8 @@ def test_a_recording_may_be_deleted_only_where_nothing_would_be_lost(
         assert bool(late) == may_go_under_pressure
         for row, file in late:
             assert file == Path(f"/{trial.assignment_id}.mcap")
+            assert ledger.begin_purge(row, True, NOW_S + week_s + 1.0)
+            assert ledger.purgeable(False, NOW_S) == late
             ledger.purged(row)
         assert ledger.purgeable(True, NOW_S + 2 * week_s) == []
 

@@ -204,9 +204,9 @@ def test_a_recording_that_a_cut_left_damaged_at_the_coordinator_is_sent_anew_wit
                 courier = Courier(settings, ledger, line, "s")
                 while not courier.answered:  # the session opens without the coordinator
                     with suppress(NoAnswer):
-                        courier.send_trials(LONG_S)
+                        courier.send_trials(NOW_S, LONG_S)
                 (recordings / f"{SHA256}.part").write_bytes(bytes(len(DATA)))
-                assert courier.send_piece() == courier.send_piece() == 0
+                assert courier.send_piece(NOW_S) == courier.send_piece(NOW_S) == 0
                 assert "hash" in courier.refusal
                 courier.turn(NOW_S)
             assert ledger.unsent_recordings(1) == []

@@ -19,6 +19,7 @@ from mcap.reader import make_reader
 
 from edge.messages import Setpoint
 from edge.trials.recording import BATCH, TOPICS, Recording, RecordingError
+from edge.trials.recovery import recover_part
 from policies.interface import Observation, Scene, SceneObject
 
 PERIOD_NS = 33_333_333
@@ -216,14 +217,35 @@ def test_the_same_trial_gives_the_same_bytes(path: Path) -> None:
     assert sealed(path, 100) == sealed(path, 100)
 
 
-def test_a_recording_that_was_interrupted_leaves_nothing(path: Path) -> None:
-    def interrupted() -> None:
-        with Recording(path) as recording:
-            record(recording, 300)
-            raise KeyboardInterrupt
+def interrupted(path: Path, periods: int) -> None:
+    with Recording(path) as recording:
+        record(recording, periods)
+        raise KeyboardInterrupt
 
+
+@pytest.mark.parametrize("periods", [0, 1, 300])
+def test_a_recording_that_was_interrupted_is_left_for_recovery_to_the_last_message(path: Path, periods: int) -> None:
+    sealed(path, periods)
+    whole = messages(path)
+    path.unlink()
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        interrupted(path, periods)
+    part = path.with_name("trial.mcap.part")
+    assert list(path.parent.iterdir()) == [part]
+    recovered = recover_part(part)
+    assert recovered is not None
+    *found, (_, time_ns, last), (_, _, cut) = messages(recovered, in_file_order=True)
+    assert sorted(found, key=repr) == sorted(whole, key=repr)
+    assert (time_ns, last["kind"], last["text"]) == (periods * PERIOD_NS, "error", "KeyboardInterrupt: ")
+    assert cut["kind"] == "cut"
+
+
+@pytest.mark.parametrize("periods", [3, 5000])
+def test_a_recording_that_was_interrupted_on_a_disk_that_takes_nothing_leaves_nothing(path: Path, periods: int) -> None:
+    path.parent.mkdir()
+    path.with_name("trial.mcap.part").symlink_to("/dev/full")
+    with pytest.raises((KeyboardInterrupt, RecordingError)):
+        interrupted(path, periods)
     assert list(path.parent.iterdir()) == []
 
 

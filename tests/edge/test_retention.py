@@ -84,11 +84,11 @@ def recording_states(ledger: Ledger, folder: Path) -> list[str]:
     return [row[0] for row in rows]
 
 
-def acknowledge(ledger: Ledger, sequences: range, at_unix_s: float = NOW_S) -> None:
+def acknowledge(ledger: Ledger, sequences: range) -> None:
     """Mark trials as kept by the coordinator, and their recordings as sent."""
-    ledger.acknowledge([("station-1", ledger.epoch, sequence) for sequence in sequences], at_unix_s)
+    ledger.acknowledge([("station-1", ledger.epoch, sequence) for sequence in sequences], NOW_S)
     for sequence in sequences:
-        ledger.recording_sent(f"{sequence:064x}")
+        ledger.recording_sent(f"{sequence:064x}", NOW_S)
 
 
 def back_up(ledger: Ledger, sequences: range) -> None:
@@ -388,6 +388,60 @@ def test_a_file_that_a_crash_left_unmarked_counts_as_deleted(tmp_path: Path, led
     assert purge(tmp_path / "recordings", ledger, True, NOW_S) == (1, 1000)
     assert recording_states(ledger, tmp_path) == ["purged"] * 3
     assert purge(tmp_path / "recordings", ledger, True, NOW_S) == (0, 0)
+
+
+def test_what_the_coordinator_turns_out_to_have_lost_is_not_deleted_even_at_the_last_moment(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = seal(ledger, tmp_path / "recordings", 2)
+    acknowledge(ledger, range(1, 3))
+    back_up(ledger, range(1, 3))
+    real = ledger.purgeable
+
+    def overtaken(under_pressure: bool, now_unix_s: float) -> list[tuple[int, Path]]:
+        found = real(under_pressure, now_unix_s)
+        with Ledger(tmp_path / "ledger.db", "station-1") as uplink:
+            uplink.recordings_lost([f"{1:064x}"])
+        return found
+
+    monkeypatch.setattr(ledger, "purgeable", overtaken)
+    assert purge(tmp_path / "recordings", ledger, True, NOW_S) == (1, 1000)
+    assert [path.exists() for path in files] == [True, False]
+    assert recording_states(ledger, tmp_path) == ["here", "purged"]
+
+
+def test_a_deletion_that_a_crash_cut_short_is_finished(tmp_path: Path, ledger: Ledger) -> None:
+    files = seal(ledger, tmp_path / "recordings", 3)
+    acknowledge(ledger, range(1, 4))
+    back_up(ledger, range(1, 3))
+    for row in (1, 2):
+        assert ledger.begin_purge(row, True, NOW_S)
+    files[0].unlink()
+    assert purge(tmp_path / "recordings", ledger, True, NOW_S) == (1, 1000)
+    assert [path.exists() for path in files] == [False, False, True]
+    assert recording_states(ledger, tmp_path) == ["purged", "purged", "sent"]
+
+
+def test_where_not_even_a_deletion_can_be_noted_the_ledger_gets_the_reserve(
+    tmp_path: Path, station: Station, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = seal(ledger, tmp_path / "recordings", 1)
+    acknowledge(ledger, range(1, 2))
+    back_up(ledger, range(1, 2))
+    assert reserve_of(station).make()
+    retention = Retention(station, lambda _: Space(60.0, 1000.0))
+    real = ledger.begin_purge
+
+    def full(row: int, under_pressure: bool, now_unix_s: float) -> bool:
+        if reserve_of(station).stands:
+            raise DiskFull("disk full")
+        return real(row, under_pressure, now_unix_s)
+
+    monkeypatch.setattr(ledger, "begin_purge", full)
+    assert retention.look(ledger, NOW_S).rung is Rung.PARKED
+    assert (files[0].exists(), reserve_of(station).stands) == (True, False)
+    retention.look(ledger, NOW_S)
+    assert not files[0].exists()
 
 
 def test_a_ledger_without_a_folder_of_recordings_is_marked_all_the_same(tmp_path: Path, ledger: Ledger) -> None:

@@ -4,27 +4,36 @@ import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from mcap.reader import make_reader
 
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
 from edge.emulation.world import World
 from edge.ledger import Ledger
 from edge.planning.kinematics import chain_of
-from edge.records import Assignment, Lease, Outcome, Trial, decode
+from edge.records import Assignment, Lease, Outcome, Trial, decode, encode
 from edge.retention import Retention
 from edge.sandbox.process import PolicyHost
 from edge.station import load_station
 from edge.tasks.push_t.task import PushT
+from edge.trials import runner
+from edge.trials.recorder import Recorder
 from edge.trials.robot import Bench, StationRobot
-from edge.trials.runner import Rig, run_trial
+from edge.trials.runner import Rig, run_trial, work
 from policies import bundle
 
 POLICY = Path(bundle.__file__).parent / "push_t"
@@ -41,9 +50,11 @@ class Here:
     give: Callable[[str], Assignment]
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Here]:
-    make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1", [])
+@contextmanager
+def at_work(tmp_path: Path) -> Iterator[Here]:
+    """One start of a station in a folder, which may have been started before."""
+    if not (tmp_path / "station-1").exists():
+        make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1", [])
     station = load_station(tmp_path / "station-1")
     assert station.emulation is not None
     world = World(station, station.emulation.seed)
@@ -82,6 +93,12 @@ def here(tmp_path: Path) -> Iterator[Here]:
         )
         yield Here(rig, station.folder, stop, world, give)
     world.close()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    with at_work(tmp_path) as here:
+        yield here
 
 
 def test_the_seed_policy_s_trial_is_sealed_with_its_recording(here: Here) -> None:
@@ -135,3 +152,160 @@ def test_a_motor_fault_during_reset_is_retried_and_does_not_count_against_the_po
     trial = run_trial(here.rig, here.give("def run(robot, params):\n    pass\n"), "l1")
     assert trial.outcome is not Outcome.INVALID, trial.detail
     assert trial.reset_tries >= 1
+
+
+# -- what a process leaves that ends in the middle --------------------------------------------------------------------
+
+# Looks so often that its recording has whole chunks before it is sealed.
+LOOKS = 20
+STILL = f"""
+def run(robot, params):
+    robot.step(JointTarget(robot.observe().joints_rad))
+    for _ in range({LOOKS}):
+        robot.scene()
+"""
+
+
+def die(*arguments: object) -> NoReturn:
+    """End this process as a power cut would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it lives on")
+
+
+def die_with_the_verdict(folder: Path, trial: Trial) -> bool:
+    """Keep the beginning of a trial, and die before its verdict is kept."""
+    return die() if trial.ended_unix_s else keep(folder, trial)
+
+
+keep = runner.keep
+# where the process ends -> what is replaced there
+ENDS: dict[str, tuple[object, str, Callable[..., object]]] = {
+    "before the policy": (PushT, "ready", die),
+    "before the verdict": (PushT, "verify", die),
+    "before the verdict is kept": (runner, "keep", die_with_the_verdict),
+    "before the recording is sealed": (Recorder, "seal", die),
+    "before the ledger is sealed": (Ledger, "seal", die),
+    "after the ledger is sealed": (runner, "forget", die),
+}
+
+
+def killed(folder: Path, end: str) -> None:
+    """Let a process of its own begin a trial and be killed in it."""
+    process = subprocess.run([sys.executable, __file__, str(folder), end], capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+def begin_and_die(folder: Path, end: str) -> None:
+    """Begin a trial in a process that ends in it."""
+    with at_work(folder) as here:
+        assignment = here.give(STILL)
+        setattr(*ENDS[end])
+        run_trial(here.rig, assignment, "l1")
+
+
+def start_again(here: Here) -> Trial:
+    """Return what the next start makes of the only trial; its station has been changed since."""
+    here.stop.append(True)
+    work(replace(here.rig, station=replace(here.rig.station, station_hash="another")))
+    assert here.rig.ledger.open_trials() == []
+    [sealed] = here.rig.ledger.unacked(9)
+    return decode(Trial, sealed.body)
+
+
+def recorded(here: Here, trial: Trial) -> list[tuple[str, str]]:
+    """Return the (kind, text) of the events in the recording that the ledger holds for a trial."""
+    here.rig.ledger.acknowledge([trial.identity], 1.0)
+    [(sha256, path)] = here.rig.ledger.unsent_recordings(9)
+    assert (sha256, path.stat().st_size) == (trial.recording, trial.recording_bytes)
+    with open(path, "rb") as file:
+        found = [json.loads(message.data) for _, _, message in make_reader(file).iter_messages(["/events"])]
+    return [(item["kind"], item["text"]) for item in found]
+
+
+@pytest.mark.parametrize(
+    ("end", "judged", "last"),
+    [
+        ("before the verdict", False, "cut"),
+        ("before the verdict is kept", False, "cut"),
+        ("before the recording is sealed", True, "cut"),
+        ("before the ledger is sealed", True, "verdict"),
+        ("after the ledger is sealed", True, "verdict"),
+    ],
+)
+def test_whenever_the_process_is_killed_what_was_found_by_then_is_sealed(
+    tmp_path: Path, end: str, judged: bool, last: str
+) -> None:
+    killed(tmp_path, end)
+    with at_work(tmp_path) as here:
+        trial = start_again(here)
+        if judged:
+            assert (trial.outcome, trial.cause, trial.policy_steps) == (Outcome.FAILURE, "far", 1), trial.detail
+        else:
+            assert (trial.outcome, trial.cause) == (Outcome.INVALID, "crash")
+            assert trial.detail == "the station's process ended during this attempt"
+        assert trial.station_hash == here.rig.station.station_hash  # which it began with
+        assert trial.ended_unix_s >= trial.started_unix_s > 0.0
+        kinds = [kind for kind, _ in recorded(here, trial)]
+        assert (kinds[0], kinds[-1]) == ("trial", last)
+        assert [path.suffixes[-1] for path in (here.folder / "recordings").iterdir()] == [".mcap"]
+
+
+def test_a_trial_too_short_to_have_left_anything_says_so(tmp_path: Path) -> None:
+    killed(tmp_path, "before the policy")
+    with at_work(tmp_path) as here:
+        trial = start_again(here)
+        assert (trial.outcome, trial.cause, trial.recording) == (Outcome.INVALID, "crash", "")
+        assert trial.notes == {"recording": "nothing of it was found after the crash"}
+        assert trial.station_hash == here.rig.station.station_hash
+        assert [path.suffixes[-1] for path in (here.folder / "recordings").iterdir()] == [".torn"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["torn", "empty", "of another trial", "of another attempt", "of another format", "gone"]
+)
+def test_a_verdict_that_cannot_be_believed_counts_as_a_crash_with_the_whole_recording(
+    tmp_path: Path, damage: str
+) -> None:
+    killed(tmp_path, "before the ledger is sealed")
+    [path] = (tmp_path / "station-1" / "recordings").glob("*.trial")
+    trial = decode(Trial, path.read_bytes())
+    written = {
+        "torn": path.read_bytes()[:-9],
+        "empty": b"",
+        "of another trial": encode(replace(trial, sequence=2)),
+        "of another attempt": encode(replace(trial, assignment_id="a-2")),
+        "of another format": encode(Assignment("a", "b", "s", {}, 1, "play")),
+    }
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(written[damage])
+    with at_work(tmp_path) as here:
+        trial = start_again(here)
+        assert (trial.outcome, trial.cause) == (Outcome.INVALID, "crash")
+        assert recorded(here, trial)[-1][0] == "verdict"
+        if damage != "gone":
+            assert path.with_name(f"{path.name}.torn").read_bytes() == written[damage]
+
+
+def test_a_bug_in_the_middle_of_a_trial_leaves_what_was_recorded_up_to_it(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*arguments: object) -> NoReturn:
+        raise RuntimeError("the gripper is gone")
+
+    assignment = here.give("def run(robot, params):\n    pass\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(PushT, "verify", stumble)
+        with pytest.raises(RuntimeError, match="the gripper is gone"):
+            run_trial(here.rig, assignment, "l1")
+    trial = start_again(here)
+    assert (trial.outcome, trial.cause) == (Outcome.INVALID, "crash")
+    kinds = [kind for kind, _ in recorded(here, trial)]
+    assert kinds[0] == "trial"
+    assert kinds[-4:] == ["policy", "stage", "error", "cut"]
+    assert ("error", "RuntimeError: the gripper is gone") in recorded(here, trial)
+
+
+if __name__ == "__main__":
+    begin_and_die(Path(sys.argv[1]), sys.argv[2])

@@ -108,6 +108,11 @@ def whole(payload: bytes) -> bytes:
     return bytes(msgpack.packb({"have": len(payload)}))
 
 
+def to_pieces(reply: Reply) -> Reply:
+    """Answer a piece so, and a question how much is there with nothing."""
+    return lambda payload: reply(payload) if payload else bytes(msgpack.packb({"have": 0}))
+
+
 def leases(*items: Lease) -> Reply:
     return say([encode(item) for item in items])
 
@@ -162,6 +167,11 @@ class Here:
     ledger: Ledger
     line: Coordinator
     courier: Courier
+    clock_s: list[float]  # what the courier's clock shows, steadily
+
+    def pass_time(self, dt_s: float) -> None:
+        """Let the courier's clock go on."""
+        self.clock_s[0] += dt_s
 
     def seal(self, count: int, recording: bytes = b"") -> list[Trial]:
         """Put finished trials into the ledger, each with a recording of its own where there is one."""
@@ -199,7 +209,9 @@ def here(line: tuple[Desk, Coordinator], tmp_path: Path) -> Iterator[Here]:
     trusted = (KEY.public_key().public_bytes_raw(),)
     settings = Settings(tmp_path, "station-1", "push_t", coordinator.endpoint, trusted, "5" * 64, "6" * 64)
     with Ledger(settings.ledger_path, "station-1") as ledger:
-        yield Here(desk, settings, ledger, coordinator, Courier(settings, ledger, coordinator, "s"))
+        clock_s = [0.0]
+        courier = Courier(settings, ledger, coordinator, "s", lambda: clock_s[0])
+        yield Here(desk, settings, ledger, coordinator, courier, clock_s)
 
 
 def signed(key: Ed25519PrivateKey = KEY, task: str = "push_t", folder: Path | None = None) -> bytes:
@@ -232,6 +244,7 @@ def test_work_is_kept_with_its_verified_bundle_and_no_more_is_asked_for_than_is_
         "protocol": PROTOCOL, "edge": "station-1", "epoch": here.ledger.epoch, "task": "push_t", "wants": STOCK,
         "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s", "memory_mb": 310.0,
     }  # fmt: skip
+    here.pass_time(60.0)
     here.courier.fetch_work(NOW_S + 60.0)
     assert len(here.desk.asked) == 2
     found = here.ledger.next_assignment(NOW_S)
@@ -294,6 +307,7 @@ def test_a_bundle_that_is_not_right_is_never_unpacked_and_never_asked_for_again(
     sha256, reply = forge(source)
     here.desk.replies |= {"enpire/lease": leases(lease("a1", sha256=sha256)), f"enpire/bundle/{sha256}": reply}
     for turn in range(3):
+        here.pass_time(10.0)
         here.courier.fetch_work(NOW_S + 10.0 * turn)
         assert here.ledger.pending_count(NOW_S) == 0
         assert not here.settings.bundles.exists()
@@ -334,11 +348,13 @@ def test_a_lease_that_is_not_for_here_and_now_is_not_taken(here: Here, values: d
 )
 def test_an_answer_that_is_no_lease_is_said_and_asked_for_again_only_later(here: Here, reply: Reply) -> None:
     here.desk.replies["enpire/lease"] = reply
-    for share in (0.0, 0.5, 1.0):
-        here.courier.fetch_work(NOW_S + share * AFTER_REFUSAL_S)
+    for _ in range(3):
+        here.courier.fetch_work(NOW_S)
+        here.pass_time(0.5 * AFTER_REFUSAL_S)
     assert here.courier.refusal.startswith("no lease: ")
     assert len(here.desk.keys("lease")) == 1
-    here.courier.fetch_work(NOW_S + 10.0)
+    here.pass_time(10.0)
+    here.courier.fetch_work(NOW_S)
     assert len(here.desk.keys("lease")) == 2
 
 
@@ -348,12 +364,12 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
     here.desk.replies["enpire/trials"] = open_question
     for _ in range(2):
         with pytest.raises(NoAnswer):
-            here.courier.send_trials()
+            here.courier.send_trials(NOW_S)
     strange = ("station-2", first.epoch, third.sequence)
     here.desk.replies["enpire/trials"] = say({"acked": [strange]})
-    assert here.courier.send_trials() == 1
+    assert here.courier.send_trials(NOW_S) == 1
     here.desk.replies["enpire/trials"] = say({"acked": [first.identity, strange], "refused": [[*second.identity, "?"]]})
-    assert here.courier.send_trials() == 3
+    assert here.courier.send_trials(NOW_S) == 3
     batches = [msgpack.unpackb(payload) for _, payload, _ in here.desk.asked]
     assert [[body for body, _, _ in batch["trials"]] for batch in batches] == [
         bodies, bodies[:1], bodies[:1], bodies,
@@ -362,7 +378,7 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
     assert unacked(here.ledger, 9) == bodies[2:]
     assert "refused trial" in here.courier.refusal
     here.desk.replies["enpire/trials"] = say({"acked": [third.identity], "refused": []})
-    assert [here.courier.send_trials() for _ in range(2)] == [1, 0]
+    assert [here.courier.send_trials(NOW_S) for _ in range(2)] == [1, 0]
     assert len(here.desk.asked) == 5
 
 
@@ -377,7 +393,7 @@ def test_an_answer_that_names_no_trials_marks_none(here: Here, answer: object) -
     [trial] = here.seal(1)
     here.desk.replies["enpire/trials"] = say(answer)
     with pytest.raises(NoAnswer):
-        here.courier.send_trials()
+        here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
 
 
@@ -387,7 +403,7 @@ def test_an_answer_that_is_wrong_in_one_place_marks_none(here: Here) -> None:
     for acked, refused in (([], [[1]]), ([], 7), ([too_many], []), ([], [[*too_many, "why"]])):
         here.desk.replies["enpire/trials"] = say({"acked": [trial.identity, *acked], "refused": refused})
         with pytest.raises(NoAnswer):
-            here.courier.send_trials()
+            here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
 
 
@@ -395,7 +411,7 @@ def test_a_refusal_of_the_whole_batch_leaves_it_to_be_sent_again(here: Here) -> 
     [trial] = here.seal(1)
     here.desk.replies["enpire/trials"] = refuse("not a batch")
     with pytest.raises(Refused, match="not a batch"):
-        here.courier.send_trials()
+        here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
 
 
@@ -419,12 +435,12 @@ def test_many_trials_go_in_batches_before_recordings(here: Here) -> None:
 
 def test_recordings_of_kept_trials_are_sent_one_a_time_and_once(here: Here) -> None:
     trials = here.seal(2, b"picture")
-    here.courier.send_piece()
+    here.courier.send_piece(NOW_S)
     assert here.desk.asked == []
-    here.ledger.acknowledge([trial.identity for trial in trials])
+    here.ledger.acknowledge([trial.identity for trial in trials], NOW_S)
     here.desk.replies |= {f"enpire/blob/{trial.recording}": whole for trial in trials}
     for _ in range(3):
-        here.courier.send_piece()
+        here.courier.send_piece(NOW_S)
     assert [(key, hashlib.sha256(payload).hexdigest()) for key, payload, _ in here.desk.asked] == [
         (f"enpire/blob/{trial.recording}", trial.recording) for trial in trials
     ]
@@ -434,7 +450,7 @@ def test_recordings_of_kept_trials_are_sent_one_a_time_and_once(here: Here) -> N
 
 def test_a_large_recording_goes_in_pieces_from_where_the_coordinator_is(here: Here) -> None:
     [trial] = here.seal(1, b"picture" * 400_000)
-    here.ledger.acknowledge([trial.identity])
+    here.ledger.acknowledge([trial.identity], NOW_S)
     [(_, path)] = here.ledger.unsent_recordings(9)
     data, have = path.read_bytes(), 1_000_000  # an earlier attempt came as far
     forgets = iter([False, False, True, False, False, False, False])
@@ -452,10 +468,10 @@ def test_a_large_recording_goes_in_pieces_from_where_the_coordinator_is(here: He
 
     here.desk.replies[f"enpire/blob/{trial.recording}"] = take
     for _ in range(7):
-        here.courier.send_piece()
+        here.courier.send_piece(NOW_S)
     assert have == len(data)
     assert here.ledger.unsent_recordings(9) == []
-    assert here.courier.send_piece() == 0
+    assert here.courier.send_piece(NOW_S) == 0
 
 
 def test_what_gets_no_answer_is_sent_again_in_smaller_portions(here: Here) -> None:
@@ -463,36 +479,36 @@ def test_what_gets_no_answer_is_sent_again_in_smaller_portions(here: Here) -> No
     here.desk.replies["enpire/trials"] = open_question
     for _ in range(4):
         with pytest.raises(NoAnswer):
-            here.courier.send_trials()
+            here.courier.send_trials(NOW_S)
     here.desk.replies["enpire/trials"] = say({"acked": [trials[0].identity]})
     for _ in range(2):
-        here.courier.send_trials()
+        here.courier.send_trials(NOW_S)
     sizes = [len(msgpack.unpackb(payload)["trials"]) for _, payload, _ in here.desk.asked]
     assert sizes == [8, 4, 2, 1, 1, 7]
 
-    here.ledger.acknowledge([trials[0].identity])
+    here.ledger.acknowledge([trials[0].identity], NOW_S)
     here.desk.asked.clear()
-    key = f"enpire/blob/{trials[0].recording}"
-    for reply in (open_question, open_question, say({"have": 0}), say({"have": 0}), say({"have": 0})):
-        here.desk.replies[key] = reply
+    key, nothing_yet = f"enpire/blob/{trials[0].recording}", say({"have": 0})
+    for reply in (open_question, open_question, nothing_yet, nothing_yet, nothing_yet):
+        here.desk.replies[key] = to_pieces(reply)
         with suppress(NoAnswer):
-            here.courier.send_piece()
-    assert [len(payload) >> 10 for _, payload, _ in here.desk.asked] == [1024, 512, 256, 512, 1024]
+            here.courier.send_piece(NOW_S)
+    assert [len(payload) >> 10 for _, payload, _ in here.desk.asked] == [0, 1024, 512, 256, 512, 1024]
 
 
 @pytest.mark.parametrize("answer", [{}, {"have": -1}, {"have": "all"}, {"have": 10**9}, 5])
 def test_an_answer_that_does_not_say_how_much_is_there_marks_nothing(here: Here, answer: object) -> None:
     [trial] = here.seal(1, b"picture")
-    here.ledger.acknowledge([trial.identity])
+    here.ledger.acknowledge([trial.identity], NOW_S)
     here.desk.replies[f"enpire/blob/{trial.recording}"] = say(answer)
     with pytest.raises(NoAnswer):
-        here.courier.send_piece()
+        here.courier.send_piece(NOW_S)
     assert len(here.ledger.unsent_recordings(9)) == 1
 
 
 def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here) -> None:
     lost, unwanted, good = here.seal(3, b"picture")
-    here.ledger.acknowledge([trial.identity for trial in (lost, unwanted, good)])
+    here.ledger.acknowledge([trial.identity for trial in (lost, unwanted, good)], NOW_S)
     [path] = [path for sha256, path in here.ledger.unsent_recordings(9) if sha256 == lost.recording]
     path.unlink()
     here.desk.replies |= {
@@ -500,7 +516,7 @@ def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here)
     }  # fmt: skip
     said = []
     for _ in range(4):
-        here.courier.send_piece()
+        here.courier.send_piece(NOW_S)
         said.append(here.courier.refusal)
     assert "No such file" in said[0]
     assert "too large" in said[1]
@@ -510,12 +526,12 @@ def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here)
 
 def test_a_recording_without_an_answer_is_sent_again(here: Here) -> None:
     [trial] = here.seal(1, b"picture")
-    here.ledger.acknowledge([trial.identity])
+    here.ledger.acknowledge([trial.identity], NOW_S)
     here.desk.replies[f"enpire/blob/{trial.recording}"] = open_question
     with pytest.raises(NoAnswer):
-        here.courier.send_piece()
+        here.courier.send_piece(NOW_S)
     here.desk.replies[f"enpire/blob/{trial.recording}"] = whole
-    here.courier.send_piece()
+    here.courier.send_piece(NOW_S)
     assert here.ledger.unsent_recordings(9) == []
 
 
@@ -523,7 +539,7 @@ def test_what_the_coordinator_lacks_is_sent_again_and_what_a_backup_holds_may_go
     trials = here.seal(3, b"picture")
     here.ledger.acknowledge([trial.identity for trial in trials], NOW_S)
     for trial in trials:
-        here.ledger.recording_sent(trial.recording)
+        here.ledger.recording_sent(trial.recording, NOW_S)
     first, second, _ = (trial.recording for trial in trials)
     here.desk.replies["enpire/reconcile"] = say({
         "high": 2, "missing": [], "replicated": [[1, 1]], "recordings_lost": [second], "recordings_replicated": [first],
@@ -537,6 +553,180 @@ def test_what_the_coordinator_lacks_is_sent_again_and_what_a_backup_holds_may_go
     ]
 
 
+def test_every_recording_that_the_coordinator_should_have_is_asked_about(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.uplink.courier.MOST_COMPARED", 2)
+    trials = here.seal(5, b"picture")
+    here.ledger.acknowledge([trial.identity for trial in trials], NOW_S)
+    names = [trial.recording for trial in trials]
+    for name in names[:4]:
+        here.ledger.recording_sent(name, NOW_S)
+    here.ledger.recordings_replicated(names[1:2])
+    lost = {"high": 5, "recordings_lost": [names[1], names[3]]}
+    here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | lost)
+    here.courier.compare()
+    asked = [msgpack.unpackb(payload)["recordings"] for _, payload, _ in here.desk.asked]
+    assert asked == [names[:2], names[2:4], []]
+    assert [name for name, _ in here.ledger.unsent_recordings(9)] == [names[1], names[3], names[4]]
+
+
+def test_what_is_said_of_recordings_that_were_not_asked_about_marks_none(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.uplink.courier.MOST_COMPARED", 1)
+    trials = here.seal(2, b"picture")
+    here.ledger.acknowledge([trial.identity for trial in trials], NOW_S)
+    for trial in trials:
+        here.ledger.recording_sent(trial.recording, NOW_S)
+    first, second = (trial.recording for trial in trials)
+
+    def speak_of_the_other(payload: bytes) -> bytes:
+        others = {first: second, second: first}
+        said = [others[name] for name in msgpack.unpackb(payload)["recordings"]]
+        answer = {"high": 2, "recordings_lost": said, "recordings_replicated": [*said, 5, [first]]}
+        return bytes(msgpack.packb(NOTHING_KNOWN | answer | {"replicated": [[1, 2]]}))
+
+    here.desk.replies["enpire/reconcile"] = speak_of_the_other
+    here.courier.compare()
+    assert len(here.desk.asked) == 3
+    assert (here.ledger.unsent_recordings(9), here.ledger.purgeable(False, NOW_S)) == ([], [])
+
+
+def test_only_what_was_in_the_batch_is_marked(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.uplink.courier.BATCH", 1)
+    courier = Courier(here.settings, here.ledger, here.line, "s")
+    first, second, third = here.seal(3)
+    answer = {"acked": [first.identity, second.identity], "refused": [[*third.identity, "no"]]}
+    here.desk.replies["enpire/trials"] = say(answer)
+    assert courier.send_trials(NOW_S) == 1
+    assert unacked(here.ledger, 9) == [encode(second), encode(third)]
+
+
+@pytest.mark.parametrize("forked", [5, None, "all", {"e": 1}])
+def test_an_answer_whose_forks_are_no_list_marks_nothing(here: Here, forked: object) -> None:
+    [trial] = here.seal(1)
+    here.desk.replies["enpire/trials"] = say({"acked": [trial.identity], "forked": forked})
+    with pytest.raises(NoAnswer):
+        here.courier.send_trials(NOW_S)
+    assert unacked(here.ledger, 9) == [encode(trial)]
+
+
+def test_a_trial_whose_place_is_taken_is_sent_under_a_new_number_and_one_refused_for_another_reason_is_not(
+    here: Here,
+) -> None:
+    old = here.ledger.epoch
+    taken, wrong, good = here.seal(3, b"picture")
+    kept: list[Trial] = []
+    noise: list[Trial] = []
+
+    def judge(payload: bytes) -> bytes:
+        answer: dict[str, list[Any]] = {"acked": [], "refused": [], "forked": []}
+        for body, _, _ in msgpack.unpackb(payload)["trials"]:
+            trial = decode(Trial, body)
+            if trial.assignment_id == wrong.assignment_id:
+                answer["refused"].append([*trial.identity, "noise"])
+                noise.append(trial)
+            elif trial.identity == taken.identity:
+                answer["refused"].append([*trial.identity, "taken"])
+                answer["forked"].append(old)
+            else:
+                answer["acked"].append(trial.identity)
+                kept.append(trial)
+        return bytes(msgpack.packb(answer))
+
+    here.desk.replies["enpire/trials"] = judge
+    while here.courier.send_trials(NOW_S):
+        pass
+    assert {trial.identity for trial in noise} == {wrong.identity}
+    assert kept[0] == good
+    [again] = kept[1:]
+    assert again == replace(
+        taken, epoch=here.ledger.epoch, sequence=1, notes={"was": f"{old}/{taken.sequence}", "forked": "taken"}
+    )
+    assert {name for name, _ in here.ledger.unsent_recordings(9)} == {taken.recording, good.recording}
+
+
+def test_a_clock_that_is_set_back_or_forward_does_not_idle_a_station(here: Here) -> None:
+    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
+    for turn, now_unix_s in enumerate((NOW_S, NOW_S - 3600.0, NOW_S + 1e9, 0.0), start=1):
+        here.courier.turn(now_unix_s)
+        assert (len(here.desk.keys("lease")), len(here.desk.keys("reconcile"))) == (turn, 1)
+        here.pass_time(1.0)
+
+
+def test_a_recording_of_which_nothing_is_known_is_asked_about_before_a_piece_is_sent(here: Here) -> None:
+    [trial] = here.seal(1, b"picture" * 10_000)
+    here.ledger.acknowledge([trial.identity], NOW_S)
+    size = len(b"picture" * 10_000 + trial.assignment_id.encode())
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = say({"have": size - 5})
+    here.courier.send_piece(NOW_S)
+    here.courier.send_piece(NOW_S)
+    here.courier.lost_touch()  # it may be another that answers now
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = say({"have": size})
+    assert here.courier.send_piece(NOW_S) == 0
+    sent = [(len(payload), msgpack.unpackb(said)["offset"]) for _, payload, said in here.desk.asked]
+    assert sent == [(0, 0), (5, size - 5), (5, size - 5), (0, 0)]
+    assert here.ledger.unsent_recordings(9) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"), [(b"other bytes", "not those that its trial was sealed with"), (b"", "it has 0 bytes")]
+)
+def test_a_recording_that_is_not_what_its_trial_says_is_found_here_and_read_once(
+    here: Here, monkeypatch: pytest.MonkeyPatch, data: bytes, fault: str
+) -> None:
+    bad, good = here.seal(2, b"picture")
+    here.ledger.acknowledge([bad.identity, good.identity], NOW_S)
+    path = dict(here.ledger.unsent_recordings(9))[bad.recording]
+    path.write_bytes(data)
+    here.desk.replies |= {f"enpire/blob/{item.recording}": whole for item in (bad, good)}
+    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN | {"high": 2})}
+    read: list[str] = []
+    real = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:
+        read.append(file.name)
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    for _ in range(4):  # it is tried again, but not read again
+        here.pass_time(600.0)
+        for _ in range(3):
+            here.courier.turn(NOW_S)
+        assert fault in here.courier.refusal
+    assert [name for name, _ in here.ledger.unsent_recordings(9)] == [bad.recording]
+    assert here.desk.keys("blob") == [f"enpire/blob/{good.recording}"]
+    assert read.count(str(path)) == (1 if data else 0)
+    path.write_bytes(b"picture" + bad.assignment_id.encode())  # put back from elsewhere
+    here.pass_time(600.0)
+    here.courier.turn(NOW_S)
+    assert here.ledger.unsent_recordings(9) == []
+
+
+def test_a_recording_that_is_too_large_is_not_sent(here: Here) -> None:
+    [trial] = here.seal(1, b"picture")
+    here.ledger.acknowledge([trial.identity], NOW_S)
+    [(_, path)] = here.ledger.unsent_recordings(9)
+    with open(path, "r+b") as file:
+        file.truncate((256 << 20) + 1)
+    assert here.courier.send_piece(NOW_S) == 0
+    assert "it has 268435457 bytes" in here.courier.refusal
+    assert here.desk.asked == []
+
+
+def test_what_was_held_back_is_tried_again_after_a_while_and_not_at_each_reconnection(here: Here) -> None:
+    [trial] = here.seal(1, b"picture")
+    here.ledger.acknowledge([trial.identity], NOW_S)
+    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN | {"high": 1})}
+    here.desk.replies[f"enpire/blob/{trial.recording}"] = refuse("damaged here")
+    for dt_s, tries in ((0.0, 1), (5.0, 1), (590.0, 1), (5.0, 2), (599.0, 2)):
+        here.pass_time(dt_s)
+        here.courier.turn(NOW_S)
+        assert len(here.desk.keys("blob")) == tries
+        here.courier.lost_touch()
+
+
 def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
     [trial] = here.seal(1)
     old = here.ledger.epoch
@@ -546,11 +736,11 @@ def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
     assert restored != old
     assert restored in here.courier.refusal
     here.desk.replies["enpire/trials"] = say({"refused": [[*trial.identity, "another"]], "forked": [old]})
-    assert here.courier.send_trials() == 1
+    assert here.courier.send_trials(NOW_S) == 1
     assert here.ledger.epoch == restored  # it was numbered anew already
     here.desk.replies["enpire/trials"] = say({"refused": [], "forked": [restored]})
     here.seal(1)
-    here.courier.send_trials()
+    here.courier.send_trials(NOW_S)
     assert here.ledger.epoch != restored
 
 
@@ -561,7 +751,7 @@ def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
 )  # fmt: skip
 def test_a_comparison_that_makes_no_sense_marks_nothing(here: Here, values: dict[str, object]) -> None:
     [trial] = here.seal(1)
-    here.ledger.acknowledge([trial.identity])
+    here.ledger.acknowledge([trial.identity], NOW_S)
     here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | {"high": 0} | values)
     with pytest.raises(NoAnswer):
         here.courier.compare()
@@ -570,13 +760,15 @@ def test_a_comparison_that_makes_no_sense_marks_nothing(here: Here, values: dict
 
 def test_both_sides_compare_whenever_the_coordinator_is_found_and_now_and_then(here: Here) -> None:
     here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
-    for now_s, compared in ((0.0, 1), (5.0, 1), (599.0, 1), (600.0, 2)):
-        here.courier.turn(NOW_S + now_s)
+    for dt_s, compared in ((0.0, 1), (5.0, 1), (594.0, 1), (1.0, 2)):
+        here.pass_time(dt_s)
+        here.courier.turn(NOW_S)
         assert len(here.desk.keys("reconcile")) == compared
     here.courier.lost_touch()
     here.desk.replies["enpire/reconcile"] = refuse("not today")
-    here.courier.turn(NOW_S + 610.0)
-    here.courier.turn(NOW_S + 620.0)
+    for _ in range(2):
+        here.pass_time(10.0)
+        here.courier.turn(NOW_S)
     assert len(here.desk.keys("reconcile")) == 3
     assert "not today" in here.courier.refusal
 
@@ -584,10 +776,10 @@ def test_both_sides_compare_whenever_the_coordinator_is_found_and_now_and_then(h
 def test_last_words_say_whether_anything_is_left(here: Here) -> None:
     [trial] = here.seal(1)
     here.desk.replies["enpire/trials"] = open_question
-    assert not here.courier.send_last(0.1)
+    assert not here.courier.send_last(0.1, NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
     here.desk.replies["enpire/trials"] = say({"acked": [trial.identity]})
-    assert here.courier.send_last(LONG_S)
+    assert here.courier.send_last(LONG_S, NOW_S)
     assert unacked(here.ledger, 9) == []
 
 
@@ -727,5 +919,6 @@ def test_a_turn_that_asks_nothing_is_no_sign_of_the_coordinator(here: Here) -> N
     assert here.courier.answered  # a no is one
     here.courier.turn(NOW_S)  # too soon to ask again
     assert not here.courier.answered
-    here.courier.turn(NOW_S + 5.0)
+    here.pass_time(5.0)
+    here.courier.turn(NOW_S)
     assert here.courier.answered

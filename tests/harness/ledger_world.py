@@ -91,7 +91,7 @@ class LedgerWorld:
     def broken_links(self, db: Connection) -> int:
         """Return how many trials are not chained to the one sealed before, or not signed by the edge's key."""
         columns = "body, previous, chain, signature, public_key"
-        sealed = f"SELECT epoch, {columns} FROM trials JOIN epochs USING (epoch) WHERE body IS NOT NULL"
+        sealed = f"SELECT epoch, {columns} FROM trials WHERE body IS NOT NULL"
         return self._chains.broken(
             (epoch, epoch, hashlib.sha256(body).digest(), previous, chain, signature, key)
             for epoch, body, previous, chain, signature, key in rows(db, f"{sealed} ORDER BY epoch, seal")
@@ -148,4 +148,4 @@ class LedgerWorld:
         return promise(meant, lambda: self._uplink.acknowledge(names, NOW_S))
 
     def _send(self, recording: str) -> Step:
-        return promise({("sent", recording): True}, lambda: self._uplink.recording_sent(recording))
+        return promise({("sent", recording): True}, lambda: self._uplink.recording_sent(recording, NOW_S))
