@@ -88,9 +88,8 @@ def test_a_station_that_is_killed_is_started_again_and_nothing_is_lost_or_double
 
 def test_no_station_outlives_a_killed_coordinator(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        wait_for(lambda: trials(tmp_path, "station-1") >= 1, process)
+        wait_for(lambda: trials(tmp_path, "station-1") >= 1 and len(sessions_of(tmp_path)) == 2, process)
         sessions = sessions_of(tmp_path)
-        assert len(sessions) == 2
         process.kill()
         process.wait()
         wait_for(lambda: still_in(sessions) == [], None)
