@@ -39,7 +39,7 @@ ANSWER_S = 0.002
 PROBE_S = 0.05
 STOW_LIMIT_S = 12.0  # the longest way at stowing speed takes 7.3 s
 DAMPED_S = 0.5  # for the arm to settle before the motors are let go
-PATIENCE_S = 30.0  # for the bus to appear
+PATIENCE_S = 180.0  # for an emulated bus to appear, which may have to be compiled first
 LET_DOWN_S = 4.0
 BORNE_S = 0.02  # a twentieth of the motors' watchdog
 LOOK_S = 0.1
@@ -215,8 +215,12 @@ def open_bus(can: Can) -> WireBus:
 def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -> int:
     """Run the arm until `stop`; return 0, or 2, which no restart cures, when it was not woken or the bus went."""
     assert station.can is not None
+    LOG.info("preparing the control loop; the first time ever it is compiled, which takes a minute")
     loop = loop_of(station, station.can.rate_hz)
     compile_loop(*loop.records)
+    # Only now: until here nothing is enabled, and a signal may just end this.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
     process = ControlProcess(loop, bus, slots, station)
     worker = threading.Thread(target=process.work, name="control")
     worker.start()
@@ -247,8 +251,6 @@ def main(arguments: list[str]) -> int:
     # The supervisor has its children killed when it is killed itself; this one is to stow first.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
     try:
         station = load_station(Path(arguments[0]))
         if station.can is None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from edge.emulation.world import TICK_NS, World
 from edge.station import Station, load_station
 from firmware_bridge.damiao import Special, special_frames
+from firmware_bridge.frames import BridgeError
 from firmware_bridge.transports import SeqpacketServer
 
 LOG = logging.getLogger("edge.emulation.bus")
@@ -67,7 +68,11 @@ def main(arguments: list[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    serve(load_station(Path(arguments[0])), Path(arguments[1]), stop)
+    try:
+        serve(load_station(Path(arguments[0])), Path(arguments[1]), stop)
+    except BridgeError as error:
+        LOG.error("%s", error)
+        return 2
     return 0
 
 
