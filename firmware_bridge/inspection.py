@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,8 +138,8 @@ def inspect_motor(bus: CanBus, expectation: MotorExpectation, wait: Wait) -> Mot
     return MotorReport(expectation, values, find_misfits(expectation, values))
 
 
-def inspect_arm(bus: CanBus, wanted: Iterable[MotorExpectation], wait: Wait) -> tuple[MotorReport, ...]:
-    """Inspect every motor and return the reports; `wanted` is drawn one by one, as each inspection ends.
+def inspect_arm(bus: CanBus, wanted: Sequence[MotorExpectation], wait: Wait) -> tuple[MotorReport, ...]:
+    """Inspect every motor and return the reports.
 
     Raises:
         MotorRefused: with the findings of all motors.
