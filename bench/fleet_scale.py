@@ -32,6 +32,7 @@ from edge.status import Status
 from edge.uplink.courier import Courier
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer
 from edge.uplink.settings import Settings
+from edge.wire import parse_key
 
 DESK = Path(__file__).parents[1] / "tests" / "harness" / "desk.py"
 TASK, BUNDLE = "push_t", "b" * 64
@@ -84,7 +85,7 @@ class TimedCoordinator(Coordinator):
         """Return the coordinator's answer."""
         began_s = time.time()
         answer = super().ask(key, payload, attachment, timeout_s)
-        if key == "enpire/trials" and self._window.holds(began_s):
+        if parse_key(key)[1] == "trials" and self._window.holds(began_s):
             self._seen.answered_s.append(time.time() - began_s)
         return answer
 

@@ -20,9 +20,10 @@ from typing import Any
 import zenoh
 
 from coordinator.errors import CoordinatorError
+from edge.wire import ALIVE, STATUS, key_of, parse_key
 
 LOG = logging.getLogger("coordinator.network")
-QUESTIONS = ("enpire/lease", "enpire/trials", "enpire/bundle/*", "enpire/blob/*", "enpire/reconcile")
+QUESTIONS = ("lease", "trials", "reconcile", "renew", "bundle/*", "blob/*", "trust/**")  # topics
 MOST_WAITING_STATUSES = 1000
 CONFIG: dict[str, Any] = {
     "mode": "router",
@@ -48,23 +49,18 @@ class NetworkError(CoordinatorError):
 
 
 class Question:
-    """Something that a station asked; it gets one answer, one no, or neither."""
+    """Something that a station asked; it gets one answer, one no, or neither.
+
+    `edge` is who may ask under its key, `topic` one of QUESTIONS, `name` what follows the topic: the sha256 of a bundle
+    or of a recording, the path of a file.
+    """
 
     def __init__(self, query: zenoh.Query) -> None:
         self._query: zenoh.Query | None = query
         self.key = str(query.key_expr)
+        self.edge, self.topic, self.name = parse_key(self.key)
         self.payload = b"" if query.payload is None else query.payload.to_bytes()
         self.attachment = b"" if query.attachment is None else query.attachment.to_bytes()
-
-    @property
-    def topic(self) -> str:
-        """lease, trials, bundle, blob or reconcile."""
-        return self.key.split("/")[1]
-
-    @property
-    def name(self) -> str:
-        """What follows the topic: the sha256 of a bundle or of a recording."""
-        return self.key.rpartition("/")[2]
 
     def answer(self, payload: bytes) -> None:
         """Send the answer, unless there was one before."""
@@ -135,9 +131,9 @@ class Network:
         self.endpoint = endpoint
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._declared = [
-            self._session.declare_subscriber("enpire/status/*", self._status),
-            self._session.liveliness().declare_subscriber("enpire/alive/*", self._presence, history=True),
-            *(self._session.declare_queryable(key, self._question) for key in QUESTIONS),
+            self._session.declare_subscriber(key_of("*", STATUS), self._status),
+            self._session.liveliness().declare_subscriber(key_of("*", ALIVE), self._presence, history=True),
+            *(self._session.declare_queryable(key_of("*", topic), self._question) for topic in QUESTIONS),
         ]
 
     def __enter__(self) -> Network:
@@ -160,18 +156,27 @@ class Network:
     # Called by zenoh's threads: enqueue, nothing else.
 
     def _question(self, query: zenoh.Query) -> None:
-        self._queue.put(Question(query))
+        try:
+            self._queue.put(Question(query))
+        except ValueError:  # asks under no edge's key, e.g. under all of them at once
+            query.drop()  # type: ignore[no-untyped-call]
 
     def _status(self, sample: zenoh.Sample) -> None:
-        if self._queue.qsize() < MOST_WAITING_STATUSES:  # a status is worth nothing once the next one is there
-            self._queue.put(StatusSaid(_last_part(sample), sample.payload.to_bytes()))
+        # A status is worth nothing once the next one is there.
+        if self._queue.qsize() < MOST_WAITING_STATUSES and (edge := _edge_of(sample)):
+            self._queue.put(StatusSaid(edge, sample.payload.to_bytes()))
 
     def _presence(self, sample: zenoh.Sample) -> None:
-        self._queue.put(Presence(_last_part(sample), sample.kind == zenoh.SampleKind.PUT))
+        if edge := _edge_of(sample):
+            self._queue.put(Presence(edge, sample.kind == zenoh.SampleKind.PUT))
 
 
-def _last_part(sample: zenoh.Sample) -> str:
-    return str(sample.key_expr).rpartition("/")[2]
+def _edge_of(sample: zenoh.Sample) -> str:
+    """Return whose key a sample came under, empty where it is nobody's."""
+    try:
+        return parse_key(str(sample.key_expr))[0]
+    except ValueError:
+        return ""
 
 
 def _tls_config(tls: Tls | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import msgpack
 from coordinator.blobs import BlobRefused, Blobs
 from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
-from coordinator.ingest import SHA256, BatchRefused, read_batch, read_inventory, read_piece
+from coordinator.ingest import SHA256, BatchRefused, identity_in, read_batch, read_inventory, read_piece
 from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
 from coordinator.roster import MOST_FAILED_RESETS, Roster
@@ -93,6 +93,7 @@ class Reception:
 
     def _lease(self, question: Question, now_unix_s: float) -> None:
         request = read_request(question.payload, self._task)
+        _check_asker(question, request.edge)
         self._register(request, now_unix_s)
         resting = now_unix_s < self._roster.view(request.edge).resting_until_unix_s
         work = [] if self.closed or resting else self._work(request, now_unix_s)
@@ -130,7 +131,11 @@ class Reception:
         self._take_back(self._leases.renewed(request.edge, request.epoch), now_unix_s)
 
     def _trials(self, question: Question, now_unix_s: float) -> None:
-        ingested = self._store.ingest(read_batch(question.payload), now_unix_s)
+        batch = read_batch(question.payload)
+        for sealed in batch.trials:
+            if (named := identity_in(sealed.body)) is not None:
+                _check_asker(question, named[0])
+        ingested = self._store.ingest(batch, now_unix_s)
         kept = [item for item in ingested if item.kept in ("new", "same")]
         turned_away = [item for item in ingested if item.kept in ("conflict", "refused")]
         answer = {
@@ -182,6 +187,7 @@ class Reception:
         if size is None:
             raise BlobRefused("no trial here refers to it; send the trial first")
         piece = read_piece(question.attachment)
+        _check_asker(question, piece.edge)
         if piece.size != size:
             raise BlobRefused(f"{piece.size} bytes, but its trial says {size}")
         here = self._blobs.take(question.name, size, piece.offset, question.payload)
@@ -193,6 +199,7 @@ class Reception:
     def _reconcile(self, question: Question) -> None:
         """Say what is kept of an edge's ledger; nothing is changed here."""
         asked = read_inventory(question.payload)
+        _check_asker(question, asked.edge)
         known = self._store.known_of(asked.edge, asked.epoch)
         lost, replicated = self._store.recordings_of(asked.recordings)
         gone = [name for name in asked.recordings if name not in lost and not self._blobs.path(name).exists()]
@@ -210,3 +217,13 @@ class Reception:
             self._store.void(taken, now_unix_s)
         for item in taken:
             self._desk.taken_back(item, now_unix_s)
+
+
+def _check_asker(question: Question, named: str) -> None:
+    """Check that what is said in a question is said by the edge under whose key it is asked.
+
+    Raises:
+        RequestRefused: it is said by another.
+    """
+    if named != question.edge:
+        raise RequestRefused(f"{question.topic}: asked as {question.edge!r:.80}, but in the name of {named!r:.80}")

@@ -34,6 +34,7 @@ from edge.ledger import Held, Identity, Ledger
 from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
+from edge.wire import key_of
 from policies.bundle import BundleError, BundleMalformed, bundle_id, open_bundle, unpack
 
 LOG = logging.getLogger("edge.uplink")
@@ -143,7 +144,7 @@ class Courier:
             "protocol": PROTOCOL, "edge": self._ledger.edge, "epoch": held.epoch, "first": held.first,
             "last": held.last, "recordings": recordings,
         }  # fmt: skip
-        answer = _unpack_map(self._ask("enpire/reconcile", msgpack.packb(question)))
+        answer = _unpack_map(self._ask("reconcile", msgpack.packb(question)))
         match answer:
             case {
                 "high": int(high), "missing": [*missing], "replicated": [*replicated],
@@ -174,7 +175,7 @@ class Courier:
         trials = [(item.body, item.previous, item.signature) for item in batch.trials.values()]
         question = {"protocol": PROTOCOL, "key": batch.key, "trials": trials}
         self._batch = max(len(trials) // 2, 1)  # should this get no answer
-        answer = _unpack_map(self._ask("enpire/trials", msgpack.packb(question), timeout_s=timeout_s))
+        answer = _unpack_map(self._ask("trials", msgpack.packb(question), timeout_s=timeout_s))
         self._batch = BATCH
         acked, refused, forked = (answer.get(name, []) for name in ("acked", "refused", "forked"))
         if not (isinstance(acked, list) and isinstance(refused, list) and isinstance(forked, list)):
@@ -257,7 +258,7 @@ class Courier:
     def _carry_piece(self, sha256: str, size: int, offset: int, piece: bytes, now_unix_s: float) -> None:
         """Send a piece, or none, and note how much the coordinator has of the whole."""
         said = msgpack.packb({"edge": self._settings.name, "size": size, "offset": offset})
-        have = _unpack_map(self._ask(f"enpire/blob/{sha256}", piece, said, RECORDING_TIMEOUT_S)).get("have")
+        have = _unpack_map(self._ask(f"blob/{sha256}", piece, said, RECORDING_TIMEOUT_S)).get("have")
         if not isinstance(have, int) or not 0 <= have <= size:
             raise NoAnswer("an answer that does not say how much of a recording the coordinator has")
         if have == size:
@@ -294,10 +295,10 @@ class Courier:
         return not self._ledger.unacked(1)
 
     def _ask(
-        self, key: str, payload: bytes = b"", attachment: bytes | None = None, timeout_s: float = TIMEOUT_S
+        self, topic: str, payload: bytes = b"", attachment: bytes | None = None, timeout_s: float = TIMEOUT_S
     ) -> bytes:
         try:
-            answer = self._coordinator.ask(key, payload, attachment, timeout_s)
+            answer = self._coordinator.ask(key_of(self._settings.name, topic), payload, attachment, timeout_s)
         except Refused:
             self.answered = True
             raise
@@ -317,7 +318,7 @@ class Courier:
             "memory_mb": self.memory_mb,
         }
         try:
-            answer = msgpack.unpackb(self._ask("enpire/lease", msgpack.packb(question)))
+            answer = msgpack.unpackb(self._ask("lease", msgpack.packb(question)))
             return [decode(Lease, item) for item in answer]
         except (Refused, RecordError, TypeError, ValueError, msgpack.UnpackException) as error:
             self._refuse(f"no lease: {error}")
@@ -352,7 +353,7 @@ class Courier:
         if (self._settings.bundles / sha256).is_dir():
             return
         try:
-            data = self._ask(f"enpire/bundle/{sha256}")
+            data = self._ask(f"bundle/{sha256}")
             if bundle_id(data) != sha256:
                 raise BundleMalformed("the coordinator sent another one")
             bundle = open_bundle(data, self._settings.trusted_keys)

@@ -16,6 +16,7 @@ import zenoh
 
 from edge.records import EDGE_NAME
 from edge.uplink.settings import UplinkError
+from edge.wire import ALIVE, STATUS, key_of, parse_key
 
 CONFIG: dict[str, Any] = {
     "mode": "peer",
@@ -29,7 +30,7 @@ CONFIG: dict[str, Any] = {
     "transport/unicast/open_timeout": 3000,
 }
 TIMEOUT_S = 3.0
-BULK = "enpire/blob/"
+BULK = "blob"  # the topic
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Coordinator:
                 f"cannot use the coordinator's endpoint {endpoint!r}; in station.toml, write it as tcp/HOST:PORT "
                 f"({' '.join(str(error).split())})"
             ) from error
-        self._alive = self._session.liveliness().declare_token(f"enpire/alive/{edge}")
+        self._alive = self._session.liveliness().declare_token(key_of(edge, ALIVE))
         self._status = self._session.declare_publisher(
-            f"enpire/status/{edge}",
+            key_of(edge, STATUS),
             congestion_control=zenoh.CongestionControl.DROP,
             priority=zenoh.Priority.INTERACTIVE_HIGH,
         )
@@ -91,14 +92,14 @@ class Coordinator:
     def ask(
         self, key: str, payload: bytes = b"", attachment: bytes | None = None, timeout_s: float = TIMEOUT_S
     ) -> bytes:
-        """Return the coordinator's answer.
+        """Return the coordinator's answer to a question under `key`, see `edge.wire.key_of`.
 
         Raises:
             NoAnswer: none came.
             Refused: it was an error, whose text is the message.
         """
         # Each priority has a queue of its own: nothing waits behind a recording.
-        priority = zenoh.Priority.BACKGROUND if key.startswith(BULK) else zenoh.Priority.DATA
+        priority = zenoh.Priority.BACKGROUND if parse_key(key)[1] == BULK else zenoh.Priority.DATA
         try:
             for reply in self._session.get(
                 key, payload=payload, attachment=attachment, timeout=timeout_s, priority=priority

@@ -27,11 +27,18 @@ from edge.records import PROTOCOL, Lease, Outcome, Sealed, Trial, decode, encode
 from edge.uplink.courier import MOST_RECORDING_BYTES, Courier
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings
+from edge.wire import key_of
 
 NOW_S = 1_700_000_000.0
 KEY = Ed25519PrivateKey.generate()
 LONG_S = 30.0  # bound of a wait; nothing is measured by it
+EDGE = "station-1"
 BUNDLE = "b" * 64
+REQUEST = {
+    "protocol": PROTOCOL, "edge": EDGE, "epoch": "e1", "task": "push_t", "wants": 1, "station_hash": "5" * 64,
+    "calibration_hash": "6" * 64, "software": "s", "memory_mb": 300.0,
+}  # fmt: skip
+INVENTORY = {"protocol": PROTOCOL, "edge": EDGE, "epoch": "e1", "recordings": []}
 TRIAL = Trial(
     edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle=BUNDLE,
     start_id="dev-1", purpose="screen", seed=7, outcome=Outcome.SUCCESS, cause="", detail="done", progress=1.0,
@@ -88,13 +95,15 @@ class Lab:
             if message is not None:
                 self.reception.handle(message, now_s)
 
-    def ask(self, key: str, payload: Any = b"", attachment: bytes | None = None, now_s: float = NOW_S) -> bytes:
+    def ask(
+        self, topic: str, payload: Any = b"", attachment: bytes | None = None, now_s: float = NOW_S, edge: str = EDGE
+    ) -> bytes:
         """Ask as a station while the coordinator serves, and return its answer."""
         answers: list[bytes | Exception] = []
 
         def asking() -> None:
             try:
-                answers.append(self.line.ask(key, payload, attachment, LONG_S))
+                answers.append(self.line.ask(key_of(edge, topic), payload, attachment, LONG_S))
             except (NoAnswer, Refused) as error:
                 answers.append(error)
 
@@ -107,23 +116,18 @@ class Lab:
         return answers[0]
 
     def lease(self, wants: Any, now_s: float = NOW_S, **values: Any) -> list[Lease]:
-        request = {
-            "protocol": PROTOCOL, "edge": "station-1", "epoch": "e1", "task": "push_t", "wants": wants,
-            "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s", "memory_mb": 300.0,
-        }  # fmt: skip
-        answer = self.ask("enpire/lease", msgpack.packb(request | values), now_s=now_s)
+        answer = self.ask("lease", msgpack.packb(REQUEST | {"wants": wants} | values), now_s=now_s)
         return [decode(Lease, item) for item in msgpack.unpackb(answer)]
 
     def send(self, *trials: Trial) -> Any:
-        return msgpack.unpackb(self.ask("enpire/trials", batch(*trials)))
+        return msgpack.unpackb(self.ask("trials", batch(*trials)))
 
     def piece(self, sha256: str, size: int, offset: int, data: bytes) -> int:
-        said = msgpack.packb({"edge": "station-1", "size": size, "offset": offset})
-        return int(msgpack.unpackb(self.ask(f"enpire/blob/{sha256}", data, said))["have"])
+        said = msgpack.packb({"edge": EDGE, "size": size, "offset": offset})
+        return int(msgpack.unpackb(self.ask(f"blob/{sha256}", data, said))["have"])
 
     def compare(self, **values: Any) -> Any:
-        question = {"protocol": PROTOCOL, "edge": "station-1", "epoch": "e1", "recordings": []} | values
-        return msgpack.unpackb(self.ask("enpire/reconcile", msgpack.packb(question)))
+        return msgpack.unpackb(self.ask("reconcile", msgpack.packb(INVENTORY | values)))
 
 
 @contextmanager
@@ -183,7 +187,7 @@ def test_a_disk_that_takes_nothing_leaves_the_question_open(lab: Lab) -> None:
 
     def asking() -> None:
         try:
-            lab.line.ask("enpire/trials", batch(TRIAL), timeout_s=LONG_S)
+            lab.line.ask(key_of("station-1", "trials"), batch(TRIAL), timeout_s=LONG_S)
             answers.append("answer")
         except NoAnswer:
             answers.append("none")
@@ -207,7 +211,7 @@ NO_BATCHES = [
 @pytest.mark.parametrize("payload", [b"", b"noise", *map(msgpack.packb, NO_BATCHES)])
 def test_a_payload_that_is_no_batch_is_refused_in_one_line(lab: Lab, payload: bytes) -> None:
     with pytest.raises(Refused) as error:
-        lab.ask("enpire/trials", payload)
+        lab.ask("trials", payload)
     assert "\n" not in str(error.value)
 
 
@@ -294,9 +298,9 @@ def test_a_lease_that_ended_long_ago_is_taken_back_and_a_late_trial_is_kept_all_
 
 
 def test_a_bundle_is_sent_by_name(lab: Lab) -> None:
-    assert lab.ask(f"enpire/bundle/{BUNDLE}") == b"archive"
+    assert lab.ask(f"bundle/{BUNDLE}") == b"archive"
     with pytest.raises(Refused, match="no bundle"):
-        lab.ask(f"enpire/bundle/{'c' * 64}")
+        lab.ask(f"bundle/{'c' * 64}")
 
 
 def test_a_recording_comes_in_pieces_and_is_kept_only_where_a_trial_names_it(lab: Lab) -> None:
@@ -308,7 +312,7 @@ def test_a_recording_comes_in_pieces_and_is_kept_only_where_a_trial_names_it(lab
     with pytest.raises(Refused, match="its trial says"):
         lab.piece(sha256, size + 1, 0, data)
     with pytest.raises(Refused, match="does not say"):
-        lab.ask(f"enpire/blob/{sha256}", data, b"station-1")
+        lab.ask(f"blob/{sha256}", data, b"station-1")
     assert lab.piece(sha256, size, 0, data[:4000]) == 4000
     assert lab.piece(sha256, size, 0, data) == 4000  # it goes on from there, whoever forgot
     assert lab.piece(sha256, size, 5000, data[5000:]) == 4000
@@ -402,7 +406,7 @@ def test_a_question_that_was_answered_takes_no_second_answer(lab: Lab) -> None:
     questions: list[Question] = []
 
     def asking() -> None:
-        assert lab.line.ask("enpire/lease", b"", timeout_s=LONG_S) == b"first"
+        assert lab.line.ask(key_of("station-1", "lease"), b"", timeout_s=LONG_S) == b"first"
 
     thread = threading.Thread(target=asking)
     thread.start()
@@ -414,3 +418,31 @@ def test_a_question_that_was_answered_takes_no_second_answer(lab: Lab) -> None:
     questions[0].answer(b"first")
     questions[0].refuse("second")
     thread.join()
+
+
+NO_TRIAL = msgpack.packb({
+    "protocol": PROTOCOL, "key": "a" * 64,
+    "trials": [[msgpack.packb({"edge": EDGE, "epoch": "e1", "sequence": 1}), bytes(32), b""]],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "attachment"),
+    [
+        ("lease", msgpack.packb(REQUEST), b""),
+        ("trials", batch(replace(TRIAL, edge="station-2"), TRIAL), b""),
+        ("trials", NO_TRIAL, b""),
+        ("reconcile", msgpack.packb(INVENTORY), b""),
+        ("blob", b"data", msgpack.packb({"edge": EDGE, "size": 4, "offset": 0})),
+    ],
+    ids=["lease", "trials", "a trial that is none", "reconcile", "blob"],
+)
+def test_nobody_speaks_in_the_name_of_another(lab: Lab, topic: str, payload: bytes, attachment: bytes) -> None:
+    lab.wanted.work = work("a1")
+    data = hashlib.sha256(b"data").hexdigest()
+    lab.send(replace(TRIAL, epoch="e0", recording=data, recording_bytes=4))
+    with pytest.raises(Refused, match="asked as 'station-2', but in the name of 'station-1'"):
+        lab.ask(f"blob/{data}" if topic == "blob" else topic, payload, attachment, edge="station-2")
+    assert len(lab.wanted.work) == 1
+    assert (len(lab.wanted.brought), lab.store.recordings_missing()) == (1, 1)
+    assert lab.store._db.execute("SELECT COUNT(*) FROM quarantine").fetchall() == [(0,)]

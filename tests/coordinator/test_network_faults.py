@@ -18,6 +18,7 @@ import pytest
 
 from coordinator.network import Network, Question, Tls, free_endpoint
 from edge.uplink import network as uplink
+from edge.wire import key_of
 
 HARNESS = Path(__file__).parents[1] / "harness"
 LONG_S = 600.0  # bound of a wait; nothing is measured by it
@@ -95,6 +96,6 @@ def ask_until_answered(line: uplink.Coordinator) -> bytes:
     deadline_s = time.monotonic() + LONG_S
     while True:
         try:
-            return line.ask("enpire/lease")
+            return line.ask(key_of("station-1", "lease"))
         except uplink.NoAnswer:
             assert time.monotonic() < deadline_s, "no answer"

@@ -29,9 +29,11 @@ from edge.uplink.courier import AFTER_REFUSAL_S, BATCH, STOCK, Courier
 from edge.uplink.memory import group_memory_mb
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
+from edge.wire import key_of
 from policies import bundle
 
 NOW_S = 1_700_000_000.0
+EDGE = "station-1"
 LONG_S = 60.0  # bound of a wait; nothing is measured by it
 KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 POLICY = Path(bundle.__file__).parent / "push_t"
@@ -73,7 +75,7 @@ class Desk:
                 query.reply(key, said)
         finally:
             query.drop()
-        if key == "enpire/trials":
+        if key == key_of(EDGE, "trials"):
             self.trial_came.set()
 
     def alive(self, sample: zenoh.Sample) -> None:
@@ -85,7 +87,7 @@ class Desk:
 
     def keys(self, topic: str) -> list[str]:
         """Return the keys of a topic that were asked for."""
-        return [key for key, _, _ in self.asked if key.startswith(f"enpire/{topic}")]
+        return [key for key, _, _ in self.asked if key.startswith(key_of(EDGE, topic))]
 
 
 def unacked(ledger: Ledger, limit: int) -> list[bytes]:
@@ -139,8 +141,8 @@ def listening(endpoint: str, desk: Desk) -> Iterator[None]:
     with zenoh.open(config) as session:
         declared = [
             session.declare_queryable("enpire/**", desk.answer),
-            session.liveliness().declare_subscriber("enpire/alive/*", desk.alive, history=True),
-            session.declare_subscriber("enpire/status/*", desk.status),
+            session.liveliness().declare_subscriber(key_of("*", "alive"), desk.alive, history=True),
+            session.declare_subscriber(key_of("*", "status"), desk.status),
         ]
         assert declared
         yield
@@ -148,11 +150,11 @@ def listening(endpoint: str, desk: Desk) -> Iterator[None]:
 
 def until_heard(line: Coordinator, desk: Desk) -> None:
     """Wait until questions of the line reach the desk."""
-    desk.replies["enpire/hello"] = say(b"hello")
+    desk.replies[key_of(EDGE, "hello")] = say(b"hello")
     deadline_s = time.monotonic() + LONG_S
     while time.monotonic() < deadline_s:
         try:
-            assert line.ask("enpire/hello") == b"hello"
+            assert line.ask(key_of(EDGE, "hello")) == b"hello"
         except NoAnswer:
             continue
         desk.asked.clear()
@@ -233,13 +235,13 @@ def test_work_is_kept_with_its_verified_bundle_and_no_more_is_asked_for_than_is_
     data = signed()
     sha256 = bundle.bundle_id(data)
     here.desk.replies |= {
-        "enpire/lease": leases(lease("a1", "a2", sha256=sha256)), f"enpire/bundle/{sha256}": say(data)
+        key_of(EDGE, "lease"): leases(lease("a1", "a2", sha256=sha256)), key_of(EDGE, f"bundle/{sha256}"): say(data)
     }  # fmt: skip
     here.courier.memory_mb = 310.0
     here.courier.fetch_work(NOW_S)
     assert here.ledger.pending_count(NOW_S) == 2
     assert bundle.read_unpacked(here.settings.bundles / sha256).task == "push_t"
-    [(_, question, _)] = [item for item in here.desk.asked if item[0] == "enpire/lease"]
+    [(_, question, _)] = [item for item in here.desk.asked if item[0] == key_of(EDGE, "lease")]
     assert msgpack.unpackb(question) == {
         "protocol": PROTOCOL, "edge": "station-1", "epoch": here.ledger.epoch, "task": "push_t", "wants": STOCK,
         "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s", "memory_mb": 310.0,
@@ -250,7 +252,7 @@ def test_work_is_kept_with_its_verified_bundle_and_no_more_is_asked_for_than_is_
     found = here.ledger.next_assignment(NOW_S)
     assert found is not None
     here.ledger.open_trial(*found, NOW_S)
-    here.desk.replies["enpire/lease"] = leases(lease("a3", sha256=sha256, lease_id="l2"))
+    here.desk.replies[key_of(EDGE, "lease")] = leases(lease("a3", sha256=sha256, lease_id="l2"))
     here.courier.fetch_work(NOW_S + 60.0)
     assert msgpack.unpackb(here.desk.asked[-1][1])["wants"] == 1
     assert len(here.desk.keys("bundle")) == 1  # it is here already
@@ -261,14 +263,14 @@ def test_a_lease_waits_for_its_bundle_and_is_not_asked_for_again(here: Here) -> 
     data = signed()
     sha256 = bundle.bundle_id(data)
     here.desk.replies |= {
-        "enpire/lease": leases(lease("a1", sha256=sha256)), f"enpire/bundle/{sha256}": open_question
+        key_of(EDGE, "lease"): leases(lease("a1", sha256=sha256)), key_of(EDGE, f"bundle/{sha256}"): open_question
     }  # fmt: skip
     for _ in range(2):
         with pytest.raises(NoAnswer):
             here.courier.fetch_work(NOW_S)
         assert here.ledger.pending_count(NOW_S) == 0
         assert not here.settings.bundles.exists()
-    here.desk.replies[f"enpire/bundle/{sha256}"] = say(data)
+    here.desk.replies[key_of(EDGE, f"bundle/{sha256}")] = say(data)
     here.courier.fetch_work(NOW_S)
     assert here.ledger.pending_count(NOW_S) == 1
     assert len(here.desk.keys("lease")) == 1
@@ -305,7 +307,10 @@ def test_a_bundle_that_is_not_right_is_never_unpacked_and_never_asked_for_again(
     source = tmp_path / "source"
     source.mkdir()
     sha256, reply = forge(source)
-    here.desk.replies |= {"enpire/lease": leases(lease("a1", sha256=sha256)), f"enpire/bundle/{sha256}": reply}
+    here.desk.replies |= {
+        key_of(EDGE, "lease"): leases(lease("a1", sha256=sha256)),
+        key_of(EDGE, f"bundle/{sha256}"): reply,
+    }
     for turn in range(3):
         here.pass_time(10.0)
         here.courier.fetch_work(NOW_S + 10.0 * turn)
@@ -319,7 +324,7 @@ def test_a_bundle_that_is_not_right_is_never_unpacked_and_never_asked_for_again(
 
 @pytest.mark.parametrize("name", ["", "../ledger.db", "b" * 63, "B" * 64, "b" * 64 + "\n", "*", "b" * 64 + "/.."])
 def test_a_bundle_s_name_that_is_no_hash_is_not_asked_for(here: Here, name: str) -> None:
-    here.desk.replies["enpire/lease"] = leases(lease("a1", sha256=name))
+    here.desk.replies[key_of(EDGE, "lease")] = leases(lease("a1", sha256=name))
     here.courier.fetch_work(NOW_S)
     assert here.ledger.pending_count(NOW_S) == 0
     assert "is not the name of a bundle" in here.courier.refusal
@@ -336,7 +341,7 @@ def test_a_bundle_s_name_that_is_no_hash_is_not_asked_for(here: Here, name: str)
     ],
 )
 def test_a_lease_that_is_not_for_here_and_now_is_not_taken(here: Here, values: dict[str, Any], refusal: str) -> None:
-    here.desk.replies["enpire/lease"] = leases(lease("a1", **values))
+    here.desk.replies[key_of(EDGE, "lease")] = leases(lease("a1", **values))
     here.courier.fetch_work(NOW_S)
     assert here.ledger.next_assignment(NOW_S - 60.0) is None
     assert here.desk.keys("bundle") == []
@@ -347,7 +352,7 @@ def test_a_lease_that_is_not_for_here_and_now_is_not_taken(here: Here, values: d
     "reply", [say(b"\xc1"), say(5), say([5]), say([b"noise"]), say([encode(TRIAL)]), refuse("no room for you")]
 )
 def test_an_answer_that_is_no_lease_is_said_and_asked_for_again_only_later(here: Here, reply: Reply) -> None:
-    here.desk.replies["enpire/lease"] = reply
+    here.desk.replies[key_of(EDGE, "lease")] = reply
     for _ in range(3):
         here.courier.fetch_work(NOW_S)
         here.pass_time(0.5 * AFTER_REFUSAL_S)
@@ -361,14 +366,16 @@ def test_an_answer_that_is_no_lease_is_said_and_asked_for_again_only_later(here:
 def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
     first, second, third = here.seal(3)
     bodies, key = [encode(trial) for trial in (first, second, third)], here.ledger.unacked_key()
-    here.desk.replies["enpire/trials"] = open_question
+    here.desk.replies[key_of(EDGE, "trials")] = open_question
     for _ in range(2):
         with pytest.raises(NoAnswer):
             here.courier.send_trials(NOW_S)
     strange = ("station-2", first.epoch, third.sequence)
-    here.desk.replies["enpire/trials"] = say({"acked": [strange]})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [strange]})
     assert here.courier.send_trials(NOW_S) == 1
-    here.desk.replies["enpire/trials"] = say({"acked": [first.identity, strange], "refused": [[*second.identity, "?"]]})
+    here.desk.replies[key_of(EDGE, "trials")] = say(
+        {"acked": [first.identity, strange], "refused": [[*second.identity, "?"]]}
+    )
     assert here.courier.send_trials(NOW_S) == 3
     batches = [msgpack.unpackb(payload) for _, payload, _ in here.desk.asked]
     assert [[body for body, _, _ in batch["trials"]] for batch in batches] == [
@@ -377,7 +384,7 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
     assert {batch["key"] for batch in batches} == {key}
     assert unacked(here.ledger, 9) == bodies[2:]
     assert "refused trial" in here.courier.refusal
-    here.desk.replies["enpire/trials"] = say({"acked": [third.identity], "refused": []})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [third.identity], "refused": []})
     assert [here.courier.send_trials(NOW_S) for _ in range(2)] == [1, 0]
     assert len(here.desk.asked) == 5
 
@@ -391,7 +398,7 @@ def test_a_trial_is_sent_until_it_is_named_as_kept(here: Here) -> None:
 )  # fmt: skip
 def test_an_answer_that_names_no_trials_marks_none(here: Here, answer: object) -> None:
     [trial] = here.seal(1)
-    here.desk.replies["enpire/trials"] = say(answer)
+    here.desk.replies[key_of(EDGE, "trials")] = say(answer)
     with pytest.raises(NoAnswer):
         here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
@@ -401,7 +408,7 @@ def test_an_answer_that_is_wrong_in_one_place_marks_none(here: Here) -> None:
     [trial] = here.seal(1)
     too_many = ("station-1", trial.epoch, 2**63)
     for acked, refused in (([], [[1]]), ([], 7), ([too_many], []), ([], [[*too_many, "why"]])):
-        here.desk.replies["enpire/trials"] = say({"acked": [trial.identity, *acked], "refused": refused})
+        here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity, *acked], "refused": refused})
         with pytest.raises(NoAnswer):
             here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
@@ -409,7 +416,7 @@ def test_an_answer_that_is_wrong_in_one_place_marks_none(here: Here) -> None:
 
 def test_a_refusal_of_the_whole_batch_leaves_it_to_be_sent_again(here: Here) -> None:
     [trial] = here.seal(1)
-    here.desk.replies["enpire/trials"] = refuse("not a batch")
+    here.desk.replies[key_of(EDGE, "trials")] = refuse("not a batch")
     with pytest.raises(Refused, match="not a batch"):
         here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
@@ -424,8 +431,12 @@ def test_many_trials_go_in_batches_before_recordings(here: Here) -> None:
         kept.extend(bodies)
         return bytes(msgpack.packb({"acked": [decode(Trial, body).identity for body in bodies]}))
 
-    here.desk.replies |= {"enpire/trials": keep, "enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
-    here.desk.replies |= {f"enpire/blob/{trial.recording}": whole for trial in trials}
+    here.desk.replies |= {
+        key_of(EDGE, "trials"): keep,
+        key_of(EDGE, "lease"): leases(),
+        key_of(EDGE, "reconcile"): say(NOTHING_KNOWN),
+    }
+    here.desk.replies |= {key_of(EDGE, f"blob/{trial.recording}"): whole for trial in trials}
     assert here.courier.turn(NOW_S)
     assert here.desk.keys("blob") == []
     assert here.courier.turn(NOW_S)
@@ -438,11 +449,11 @@ def test_recordings_of_kept_trials_are_sent_one_a_time_and_once(here: Here) -> N
     here.courier.send_piece(NOW_S)
     assert here.desk.asked == []
     here.ledger.acknowledge([trial.identity for trial in trials], NOW_S)
-    here.desk.replies |= {f"enpire/blob/{trial.recording}": whole for trial in trials}
+    here.desk.replies |= {key_of(EDGE, f"blob/{trial.recording}"): whole for trial in trials}
     for _ in range(3):
         here.courier.send_piece(NOW_S)
     assert [(key, hashlib.sha256(payload).hexdigest()) for key, payload, _ in here.desk.asked] == [
-        (f"enpire/blob/{trial.recording}", trial.recording) for trial in trials
+        (key_of(EDGE, f"blob/{trial.recording}"), trial.recording) for trial in trials
     ]
     assert {msgpack.unpackb(said)["edge"] for _, _, said in here.desk.asked} == {"station-1"}
     assert here.ledger.unsent_recordings(9) == []
@@ -466,7 +477,7 @@ def test_a_large_recording_goes_in_pieces_from_where_the_coordinator_is(here: He
             have += len(payload)
         return bytes(msgpack.packb({"have": have}))
 
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = take
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = take
     for _ in range(7):
         here.courier.send_piece(NOW_S)
     assert have == len(data)
@@ -476,11 +487,11 @@ def test_a_large_recording_goes_in_pieces_from_where_the_coordinator_is(here: He
 
 def test_what_gets_no_answer_is_sent_again_in_smaller_portions(here: Here) -> None:
     trials = here.seal(8, b"picture" * 400_000)
-    here.desk.replies["enpire/trials"] = open_question
+    here.desk.replies[key_of(EDGE, "trials")] = open_question
     for _ in range(4):
         with pytest.raises(NoAnswer):
             here.courier.send_trials(NOW_S)
-    here.desk.replies["enpire/trials"] = say({"acked": [trials[0].identity]})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trials[0].identity]})
     for _ in range(2):
         here.courier.send_trials(NOW_S)
     sizes = [len(msgpack.unpackb(payload)["trials"]) for _, payload, _ in here.desk.asked]
@@ -488,7 +499,7 @@ def test_what_gets_no_answer_is_sent_again_in_smaller_portions(here: Here) -> No
 
     here.ledger.acknowledge([trials[0].identity], NOW_S)
     here.desk.asked.clear()
-    key, nothing_yet = f"enpire/blob/{trials[0].recording}", say({"have": 0})
+    key, nothing_yet = key_of(EDGE, f"blob/{trials[0].recording}"), say({"have": 0})
     for reply in (open_question, open_question, nothing_yet, nothing_yet, nothing_yet):
         here.desk.replies[key] = to_pieces(reply)
         with suppress(NoAnswer):
@@ -500,7 +511,7 @@ def test_what_gets_no_answer_is_sent_again_in_smaller_portions(here: Here) -> No
 def test_an_answer_that_does_not_say_how_much_is_there_marks_nothing(here: Here, answer: object) -> None:
     [trial] = here.seal(1, b"picture")
     here.ledger.acknowledge([trial.identity], NOW_S)
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = say(answer)
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = say(answer)
     with pytest.raises(NoAnswer):
         here.courier.send_piece(NOW_S)
     assert len(here.ledger.unsent_recordings(9)) == 1
@@ -512,7 +523,7 @@ def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here)
     [path] = [path for sha256, path in here.ledger.unsent_recordings(9) if sha256 == lost.recording]
     path.unlink()
     here.desk.replies |= {
-        f"enpire/blob/{unwanted.recording}": refuse("too large"), f"enpire/blob/{good.recording}": whole
+        key_of(EDGE, f"blob/{unwanted.recording}"): refuse("too large"), key_of(EDGE, f"blob/{good.recording}"): whole
     }  # fmt: skip
     said = []
     for _ in range(4):
@@ -520,17 +531,17 @@ def test_a_recording_that_cannot_be_sent_does_not_hold_up_the_others(here: Here)
         said.append(here.courier.refusal)
     assert "No such file" in said[0]
     assert "too large" in said[1]
-    assert here.desk.keys("blob") == [f"enpire/blob/{trial.recording}" for trial in (unwanted, good)]
+    assert here.desk.keys("blob") == [key_of(EDGE, f"blob/{trial.recording}") for trial in (unwanted, good)]
     assert [sha256 for sha256, _ in here.ledger.unsent_recordings(9)] == [lost.recording, unwanted.recording]
 
 
 def test_a_recording_without_an_answer_is_sent_again(here: Here) -> None:
     [trial] = here.seal(1, b"picture")
     here.ledger.acknowledge([trial.identity], NOW_S)
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = open_question
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = open_question
     with pytest.raises(NoAnswer):
         here.courier.send_piece(NOW_S)
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = whole
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = whole
     here.courier.send_piece(NOW_S)
     assert here.ledger.unsent_recordings(9) == []
 
@@ -541,7 +552,7 @@ def test_what_the_coordinator_lacks_is_sent_again_and_what_a_backup_holds_may_go
     for trial in trials:
         here.ledger.recording_sent(trial.recording, NOW_S)
     first, second, _ = (trial.recording for trial in trials)
-    here.desk.replies["enpire/reconcile"] = say({
+    here.desk.replies[key_of(EDGE, "reconcile")] = say({
         "high": 2, "missing": [], "replicated": [[1, 1]], "recordings_lost": [second], "recordings_replicated": [first],
     })  # fmt: skip
     here.courier.compare()
@@ -564,7 +575,7 @@ def test_every_recording_that_the_coordinator_should_have_is_asked_about(
         here.ledger.recording_sent(name, NOW_S)
     here.ledger.recordings_replicated(names[1:2])
     lost = {"high": 5, "recordings_lost": [names[1], names[3]]}
-    here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | lost)
+    here.desk.replies[key_of(EDGE, "reconcile")] = say(NOTHING_KNOWN | lost)
     here.courier.compare()
     asked = [msgpack.unpackb(payload)["recordings"] for _, payload, _ in here.desk.asked]
     assert asked == [names[:2], names[2:4], []]
@@ -587,7 +598,7 @@ def test_what_is_said_of_recordings_that_were_not_asked_about_marks_none(
         answer = {"high": 2, "recordings_lost": said, "recordings_replicated": [*said, 5, [first]]}
         return bytes(msgpack.packb(NOTHING_KNOWN | answer | {"replicated": [[1, 2]]}))
 
-    here.desk.replies["enpire/reconcile"] = speak_of_the_other
+    here.desk.replies[key_of(EDGE, "reconcile")] = speak_of_the_other
     here.courier.compare()
     assert len(here.desk.asked) == 3
     assert (here.ledger.unsent_recordings(9), here.ledger.purgeable(False, NOW_S)) == ([], [])
@@ -598,7 +609,7 @@ def test_only_what_was_in_the_batch_is_marked(here: Here, monkeypatch: pytest.Mo
     courier = Courier(here.settings, here.ledger, here.line, "s")
     first, second, third = here.seal(3)
     answer = {"acked": [first.identity, second.identity], "refused": [[*third.identity, "no"]]}
-    here.desk.replies["enpire/trials"] = say(answer)
+    here.desk.replies[key_of(EDGE, "trials")] = say(answer)
     assert courier.send_trials(NOW_S) == 1
     assert unacked(here.ledger, 9) == [encode(second), encode(third)]
 
@@ -606,7 +617,7 @@ def test_only_what_was_in_the_batch_is_marked(here: Here, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("forked", [5, None, "all", {"e": 1}])
 def test_an_answer_whose_forks_are_no_list_marks_nothing(here: Here, forked: object) -> None:
     [trial] = here.seal(1)
-    here.desk.replies["enpire/trials"] = say({"acked": [trial.identity], "forked": forked})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity], "forked": forked})
     with pytest.raises(NoAnswer):
         here.courier.send_trials(NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
@@ -635,7 +646,7 @@ def test_a_trial_whose_place_is_taken_is_sent_under_a_new_number_and_one_refused
                 kept.append(trial)
         return bytes(msgpack.packb(answer))
 
-    here.desk.replies["enpire/trials"] = judge
+    here.desk.replies[key_of(EDGE, "trials")] = judge
     while here.courier.send_trials(NOW_S):
         pass
     assert {trial.identity for trial in noise} == {wrong.identity}
@@ -648,7 +659,7 @@ def test_a_trial_whose_place_is_taken_is_sent_under_a_new_number_and_one_refused
 
 
 def test_a_clock_that_is_set_back_or_forward_does_not_idle_a_station(here: Here) -> None:
-    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
+    here.desk.replies |= {key_of(EDGE, "lease"): leases(), key_of(EDGE, "reconcile"): say(NOTHING_KNOWN)}
     for turn, now_unix_s in enumerate((NOW_S, NOW_S - 3600.0, NOW_S + 1e9, 0.0), start=1):
         here.courier.turn(now_unix_s)
         assert (len(here.desk.keys("lease")), len(here.desk.keys("reconcile"))) == (turn, 1)
@@ -659,11 +670,11 @@ def test_a_recording_of_which_nothing_is_known_is_asked_about_before_a_piece_is_
     [trial] = here.seal(1, b"picture" * 10_000)
     here.ledger.acknowledge([trial.identity], NOW_S)
     size = len(b"picture" * 10_000 + trial.assignment_id.encode())
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = say({"have": size - 5})
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = say({"have": size - 5})
     here.courier.send_piece(NOW_S)
     here.courier.send_piece(NOW_S)
     here.courier.lost_touch()  # it may be another that answers now
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = say({"have": size})
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = say({"have": size})
     assert here.courier.send_piece(NOW_S) == 0
     sent = [(len(payload), msgpack.unpackb(said)["offset"]) for _, payload, said in here.desk.asked]
     assert sent == [(0, 0), (5, size - 5), (5, size - 5), (0, 0)]
@@ -680,8 +691,8 @@ def test_a_recording_that_is_not_what_its_trial_says_is_found_here_and_read_once
     here.ledger.acknowledge([bad.identity, good.identity], NOW_S)
     path = dict(here.ledger.unsent_recordings(9))[bad.recording]
     path.write_bytes(data)
-    here.desk.replies |= {f"enpire/blob/{item.recording}": whole for item in (bad, good)}
-    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN | {"high": 2})}
+    here.desk.replies |= {key_of(EDGE, f"blob/{item.recording}"): whole for item in (bad, good)}
+    here.desk.replies |= {key_of(EDGE, "lease"): leases(), key_of(EDGE, "reconcile"): say(NOTHING_KNOWN | {"high": 2})}
     read: list[str] = []
     real = hashlib.file_digest
 
@@ -696,7 +707,7 @@ def test_a_recording_that_is_not_what_its_trial_says_is_found_here_and_read_once
             here.courier.turn(NOW_S)
         assert fault in here.courier.refusal
     assert [name for name, _ in here.ledger.unsent_recordings(9)] == [bad.recording]
-    assert here.desk.keys("blob") == [f"enpire/blob/{good.recording}"]
+    assert here.desk.keys("blob") == [key_of(EDGE, f"blob/{good.recording}")]
     assert read.count(str(path)) == (1 if data else 0)
     path.write_bytes(b"picture" + bad.assignment_id.encode())  # put back from elsewhere
     here.pass_time(600.0)
@@ -718,8 +729,8 @@ def test_a_recording_that_is_too_large_is_not_sent(here: Here) -> None:
 def test_what_was_held_back_is_tried_again_after_a_while_and_not_at_each_reconnection(here: Here) -> None:
     [trial] = here.seal(1, b"picture")
     here.ledger.acknowledge([trial.identity], NOW_S)
-    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN | {"high": 1})}
-    here.desk.replies[f"enpire/blob/{trial.recording}"] = refuse("damaged here")
+    here.desk.replies |= {key_of(EDGE, "lease"): leases(), key_of(EDGE, "reconcile"): say(NOTHING_KNOWN | {"high": 1})}
+    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = refuse("damaged here")
     for dt_s, tries in ((0.0, 1), (5.0, 1), (590.0, 1), (5.0, 2), (599.0, 2)):
         here.pass_time(dt_s)
         here.courier.turn(NOW_S)
@@ -730,15 +741,15 @@ def test_what_was_held_back_is_tried_again_after_a_while_and_not_at_each_reconne
 def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
     [trial] = here.seal(1)
     old = here.ledger.epoch
-    here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | {"high": 7, "missing": [[1, 7]]})
+    here.desk.replies[key_of(EDGE, "reconcile")] = say(NOTHING_KNOWN | {"high": 7, "missing": [[1, 7]]})
     here.courier.compare()
     restored = here.ledger.epoch
     assert restored != old
     assert restored in here.courier.refusal
-    here.desk.replies["enpire/trials"] = say({"refused": [[*trial.identity, "another"]], "forked": [old]})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"refused": [[*trial.identity, "another"]], "forked": [old]})
     assert here.courier.send_trials(NOW_S) == 1
     assert here.ledger.epoch == restored  # it was numbered anew already
-    here.desk.replies["enpire/trials"] = say({"refused": [], "forked": [restored]})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"refused": [], "forked": [restored]})
     here.seal(1)
     here.courier.send_trials(NOW_S)
     assert here.ledger.epoch != restored
@@ -752,20 +763,20 @@ def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
 def test_a_comparison_that_makes_no_sense_marks_nothing(here: Here, values: dict[str, object]) -> None:
     [trial] = here.seal(1)
     here.ledger.acknowledge([trial.identity], NOW_S)
-    here.desk.replies["enpire/reconcile"] = say(NOTHING_KNOWN | {"high": 0} | values)
+    here.desk.replies[key_of(EDGE, "reconcile")] = say(NOTHING_KNOWN | {"high": 0} | values)
     with pytest.raises(NoAnswer):
         here.courier.compare()
     assert unacked(here.ledger, 9) == []
 
 
 def test_both_sides_compare_whenever_the_coordinator_is_found_and_now_and_then(here: Here) -> None:
-    here.desk.replies |= {"enpire/lease": leases(), "enpire/reconcile": say(NOTHING_KNOWN)}
+    here.desk.replies |= {key_of(EDGE, "lease"): leases(), key_of(EDGE, "reconcile"): say(NOTHING_KNOWN)}
     for dt_s, compared in ((0.0, 1), (5.0, 1), (594.0, 1), (1.0, 2)):
         here.pass_time(dt_s)
         here.courier.turn(NOW_S)
         assert len(here.desk.keys("reconcile")) == compared
     here.courier.lost_touch()
-    here.desk.replies["enpire/reconcile"] = refuse("not today")
+    here.desk.replies[key_of(EDGE, "reconcile")] = refuse("not today")
     for _ in range(2):
         here.pass_time(10.0)
         here.courier.turn(NOW_S)
@@ -775,25 +786,25 @@ def test_both_sides_compare_whenever_the_coordinator_is_found_and_now_and_then(h
 
 def test_last_words_say_whether_anything_is_left(here: Here) -> None:
     [trial] = here.seal(1)
-    here.desk.replies["enpire/trials"] = open_question
+    here.desk.replies[key_of(EDGE, "trials")] = open_question
     assert not here.courier.send_last(0.1, NOW_S)
     assert unacked(here.ledger, 9) == [encode(trial)]
-    here.desk.replies["enpire/trials"] = say({"acked": [trial.identity]})
+    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity]})
     assert here.courier.send_last(LONG_S, NOW_S)
     assert unacked(here.ledger, 9) == []
 
 
 def test_a_refusal_carries_its_sentence(here: Here) -> None:
-    here.desk.replies["enpire/lease"] = refuse("Bänk 7 is not enrolled")
+    here.desk.replies[key_of(EDGE, "lease")] = refuse("Bänk 7 is not enrolled")
     with pytest.raises(Refused, match="Bänk 7 is not enrolled"):
-        here.line.ask("enpire/lease")
+        here.line.ask(key_of(EDGE, "lease"))
 
 
 def test_the_coordinator_may_come_later_and_sees_who_is_there(tmp_path: Path) -> None:
     desk, endpoint = Desk(), free_endpoint()
     with Coordinator(endpoint, "station-1") as line:
         with pytest.raises(NoAnswer):
-            line.ask("enpire/lease")
+            line.ask(key_of(EDGE, "lease"))
         line.publish_status(b"nobody hears this")
         with listening(endpoint, desk):
             until_heard(line, desk)
@@ -802,7 +813,7 @@ def test_the_coordinator_may_come_later_and_sees_who_is_there(tmp_path: Path) ->
             deadline_s = time.monotonic() + LONG_S
             while not desk.status_came.is_set() and time.monotonic() < deadline_s:
                 line.publish_status(b"resetting")
-            assert desk.statuses[0] == ("enpire/status/station-1", b"resetting")
+            assert desk.statuses[0] == (key_of(EDGE, "status"), b"resetting")
             line.close()
             assert desk.away.wait(LONG_S)
 
@@ -852,9 +863,8 @@ def test_the_process_carries_until_sigterm_and_reports_meanwhile(tmp_path: Path)
             assert ledger.open_trial(*found, NOW_S) == (ledger.epoch, sequence)
         trials = [replace(TRIAL, epoch=ledger.epoch, sequence=n, assignment_id=f"a{n}") for n in (1, 2)]
         ledger.seal(trials[0], None)
-        desk.replies |= {
-            "enpire/trials": say({"acked": [trial.identity for trial in trials]}), "enpire/lease": leases()
-        }  # fmt: skip
+        desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity for trial in trials]})
+        desk.replies[key_of(EDGE, "lease")] = leases()
         with (
             listening(endpoint, desk),
             subprocess.Popen([sys.executable, "-m", "edge.uplink", str(folder)], stderr=subprocess.PIPE) as uplink,
