@@ -60,11 +60,12 @@ def _run(folder: Path, trials: int) -> list[Trial]:
     make = [sys.executable, "-m", "edge.cli", "make-stations", str(folder), "--count", "1", "--trust", public.hex()]
     subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
     station = folder / "station-1"
-    payload = bundle.build(ROOT / "policies" / "push_t", PARAMS, {"made_by": "bench"}, None)
-    signed = bundle.open_bundle(bundle.pack_signed(payload, key.sign(payload), bundle.key_id(public)), [public])
-    bundle.unpack(signed, station / "bundles")
+    provenance = {"hypothesis": "", "researcher": "bench", "commit": ""}
+    data = bundle.build(ROOT / "policies" / "push_t", PARAMS, provenance, None)
+    opened = bundle.open_bundle(data, bundle.bundle_id(data))
+    bundle.unpack(opened, station / "bundles")
     with Ledger(station / "ledger.db", "station-1") as ledger:
-        ledger.add_lease(_lease(signed.id, trials))
+        ledger.add_lease(_lease(opened.id, trials))
         process = subprocess.Popen([sys.executable, "-m", "edge.emulation", str(station)])
         try:
             while len(ledger.unacked(trials)) < trials and process.poll() is None:

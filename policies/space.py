@@ -1,22 +1,31 @@
 """What may be varied in a policy: its `policy.toml`, read into parameters with ranges and ideas to switch on.
 
 - A parameter is a number inside [low, high]; an idea is off or on. Both have a default.
+- A policy may also bind itself: to limits narrower than the arm's (`envelope`), to less memory and time than the edge
+  gives (`resources`), and to files of weights by sha256 and size (`weights`), which travel beside its bundle.
 - The file is refused when it holds a key that is not known here, so that a typing error never passes for a setting.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from policies.envelope import Envelope, EnvelopeError, read_envelope
 from policies.interface import PolicyError, Value
 
 FILE = "policy.toml"
 SCALES = ("linear", "log", "integer")
+WORD = re.compile(r"[a-z][a-z0-9_]{0,60}", re.ASCII)  # policies and tasks become parts of paths
+WEIGHTS = re.compile(r"[a-z_][a-z0-9_]{0,60}\.(safetensors|onnx)", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+MAX_WEIGHTS, MAX_WEIGHTS_BYTES = 16, 8 << 30
+MEMORY_MB, LONGEST_S = 512, 300.0  # what the edge gives a policy
 
 
 class SpaceError(PolicyError):
@@ -47,8 +56,23 @@ class Idea:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What the process of a policy may use; at most, and unless said otherwise, what the edge gives."""
+
+    memory_mb: int = MEMORY_MB
+    longest_s: float = LONGEST_S  # wall time of one attempt
+
+
+class Weight(NamedTuple):
+    """What a file of weights must be; in a manifest [sha256, bytes]."""
+
+    sha256: str  # hex
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class PolicySpace:
-    """All that may be varied in one policy."""
+    """All that may be varied in one policy, and what it binds itself to."""
 
     name: str
     task: str
@@ -56,6 +80,9 @@ class PolicySpace:
     entry: str  # the file that holds run(robot, params)
     parameters: tuple[Parameter, ...]
     ideas: tuple[Idea, ...]
+    envelope: Envelope = field(default_factory=Envelope)
+    resources: Resources = field(default_factory=Resources)
+    weights: Mapping[str, Weight] = field(default_factory=dict)  # name -> what it must be
 
     @property
     def items(self) -> tuple[Parameter | Idea, ...]:
@@ -119,7 +146,11 @@ def parse_space(data: bytes, origin: str = FILE) -> PolicySpace:
 
 
 def _read(raw: dict[str, Any]) -> PolicySpace:
-    top = _table(raw, {"name": str, "task": str, "api": int, "entry": str}, {"parameters": dict, "ideas": dict}, "")
+    tables = dict.fromkeys(("parameters", "ideas", "envelope", "resources", "weights"), dict)
+    top = _table(raw, {"name": str, "task": str, "api": int, "entry": str}, tables, "")
+    for name in ("name", "task"):
+        if not WORD.fullmatch(top[name]):
+            raise SpaceError(f"{name} is {top[name]!r:.80}, which is not a word of a-z, 0-9 and _")
     space = PolicySpace(
         top["name"],
         top["task"],
@@ -127,6 +158,9 @@ def _read(raw: dict[str, Any]) -> PolicySpace:
         top["entry"],
         tuple(_parameter(name, item) for name, item in top.get("parameters", {}).items()),
         tuple(_idea(name, item) for name, item in top.get("ideas", {}).items()),
+        _envelope(top.get("envelope", {})),
+        _resources(top.get("resources", {})),
+        _weights(top.get("weights", {})),
     )
     twice = {item.name for item in space.parameters} & {item.name for item in space.ideas}
     if twice:
@@ -155,6 +189,41 @@ def _idea(name: str, raw: object) -> Idea:
     where = f"ideas.{name}"
     item = _table(raw, {"default": bool, "claim": str, "helps": list}, {}, where)
     return Idea(name, item["default"], item["claim"], _words(item["helps"], where))
+
+
+def _envelope(raw: dict[str, Any]) -> Envelope:
+    try:
+        return read_envelope(raw)
+    except EnvelopeError as error:
+        raise SpaceError(str(error)) from error
+
+
+def _resources(raw: dict[str, Any]) -> Resources:
+    item = _table(raw, {}, {"memory_mb": int, "longest_s": float}, "resources")
+    resources = Resources(item.get("memory_mb", MEMORY_MB), float(item.get("longest_s", LONGEST_S)))
+    for name, value, most in (
+        ("memory_mb", resources.memory_mb, MEMORY_MB),
+        ("longest_s", resources.longest_s, LONGEST_S),
+    ):
+        if not 0 < value <= most:
+            raise SpaceError(f"resources.{name} is {value}; allowed is more than 0 and at most {most:g}")
+    return resources
+
+
+def _weights(raw: dict[str, Any]) -> dict[str, Weight]:
+    if len(raw) > MAX_WEIGHTS:
+        raise SpaceError(f"{len(raw)} files of weights; at most {MAX_WEIGHTS} are allowed")
+    return {name: _weight(name, item) for name, item in raw.items()}
+
+
+def _weight(name: str, raw: object) -> Weight:
+    if not WEIGHTS.fullmatch(name):
+        raise SpaceError(f"weights named {name!r:.80}; names are lower case words that end in .safetensors or .onnx")
+    match raw:
+        case [str(sha256), int(size_bytes)] if SHA256.fullmatch(sha256) and _is_a(size_bytes, int):
+            if 0 < size_bytes <= MAX_WEIGHTS_BYTES:
+                return Weight(sha256, size_bytes)
+    raise SpaceError(f"weights.{name} is not [sha256, bytes] with at most {MAX_WEIGHTS_BYTES} bytes")
 
 
 def _table(raw: object, needed: Mapping[str, type], allowed: Mapping[str, type], where: str) -> dict[str, Any]:

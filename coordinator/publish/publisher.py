@@ -10,7 +10,7 @@ from typing import Any
 
 from coordinator.publish.keys import KeyPair, load_or_make
 from coordinator.store import Store
-from policies.bundle import build, bundle_id, key_id, open_bundle, pack_signed
+from policies.bundle import build, bundle_id, open_bundle
 from policies.interface import Params
 
 
@@ -46,11 +46,11 @@ class Publisher:
             BundleError: the policy's files cannot go into a bundle.
             StoreError: the bundle cannot be kept.
         """
-        unsigned = build(self.policy, params, provenance, parent)
-        archive = pack_signed(unsigned, self.keys.sign(unsigned), key_id(self.keys.public))
-        # Opened as a station would, so that what no station would take is never offered.
-        manifest = open_bundle(archive, [self.keys.public]).manifest
+        words = {name: str(provenance.get(name, "")) for name in ("hypothesis", "researcher", "commit")}
+        archive = build(self.policy, params, words, parent)
         name = bundle_id(archive)
+        # Opened as a station would, so that what no station would take is never offered.
+        manifest = open_bundle(archive, name).manifest
         self.store.add_bundle(
             {
                 "bundle": name,

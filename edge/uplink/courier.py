@@ -35,7 +35,7 @@ from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
 from edge.wire import key_of
-from policies.bundle import BundleError, BundleMalformed, bundle_id, open_bundle, unpack
+from policies.bundle import BundleError, BundleMalformed, open_bundle, unpack
 
 LOG = logging.getLogger("edge.uplink")
 BATCH = 32
@@ -354,9 +354,7 @@ class Courier:
             return
         try:
             data = self._ask(f"bundle/{sha256}")
-            if bundle_id(data) != sha256:
-                raise BundleMalformed("the coordinator sent another one")
-            bundle = open_bundle(data, self._settings.trusted_keys)
+            bundle = open_bundle(data, sha256)
             if bundle.manifest.task != self._settings.task:
                 raise BundleMalformed(f"it is for the task {bundle.manifest.task!r}")
         except (BundleError, Refused) as error:
