@@ -198,6 +198,23 @@ class ControlLoop:
         """Feed forward only a share of gravity: a damped arm sinks onto what is below it, braked by its dampers."""
         self._drive["gravity_factor"][0] = self._gravity_factor * share
 
+    def limit(self, limits: JointLimits, body: np.ndarray) -> None:
+        """Allow what `limits` and `body` allow from now on; call it while the arm stands still, between two programs.
+
+        An arm that stands outside them keeps its pose, and of its setpoints only those inside are followed.
+        """
+        row = self._drive[0]
+        joints = slice(0, JOINTS)
+        row["lower_rad"][joints], row["upper_rad"][joints] = limits.lower_rad, limits.upper_rad
+        row["velocity_rad_s"][joints] = limits.velocity_rad_s
+        row["acceleration_rad_s2"][joints] = limits.acceleration_rad_s2
+        row["torque_nm"][joints] = limits.torque_nm
+        row["rest_rad"][:] = np.clip(self._arm.rest_rad, limits.lower_rad, limits.upper_rad)
+        self._body = body.copy()
+        memory = self._memory[0]
+        measure_room(self._body, memory["admitted"][joints], memory["room_m"])
+        memory["stop_room_m"][:] = memory["room_m"]
+
     @property
     def waking(self) -> bool:
         """Whether stiffness still rises after enabling; until it has risen no setpoint is followed."""

@@ -65,6 +65,10 @@ class EmulatedBench:
             objects = (SceneObject("blue thing", blob.x_m, blob.y_m, blob.yaw_rad, *BLOB_SIGMAS),)
         return picture, Scene(self.now_s, objects)
 
+    def limit(self, station: Station) -> None:
+        """Allow from now on what this station's limits and body allow."""
+        self._control.limit(station.limits, station.body)
+
     @property
     def now_s(self) -> float:
         """Station time."""

@@ -128,12 +128,12 @@ def _rig(
         board.beat()
         return bench.advance(setpoint)
 
-    drivers = Bench(advance, bench.state, bench.look, stop.is_set, bench.power_up)
+    drivers = Bench(advance, bench.state, bench.look, stop.is_set, bench.power_up, bench.limit)
     chain = chain_of(station.arm, station.tool.length_m, station.limits)
     return Rig(
         station=station,
         task=TASKS[station.task](),
-        robot=StationRobot(drivers, chain, station.workspace, gripper_m=0.0),
+        robot=StationRobot(drivers, chain, station, gripper_m=0.0),
         host=host,
         ledger=ledger,
         retention=retention,
@@ -158,9 +158,9 @@ def check(folder: Path | None) -> None:
         world = World(station, 1)
         try:
             bench = EmulatedBench(station, world)
-            drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up)
+            drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up, bench.limit)
             chain = chain_of(station.arm, station.tool.length_m, station.limits)
-            robot = StationRobot(drivers, chain, station.workspace, gripper_m=0.0)
+            robot = StationRobot(drivers, chain, station, gripper_m=0.0)
             robot.begin(1.0)
             robot.step(ToolTarget(robot.observe().tool_position_m))
             world.place_tee(GOAL)

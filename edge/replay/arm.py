@@ -59,6 +59,10 @@ class IdealArm:
         """Give the next setpoint."""
         self._loop.set(Setpoint(joints_rad, gripper_m, expires_ns + EPOCH_NS), self._now_ns)
 
+    def limit(self, station: Station) -> None:
+        """Allow from now on what this station's limits and body allow."""
+        self._loop.limit(station.limits, station.body)
+
     def advance(self, setpoint: Setpoint) -> ArmState:
         """Let one policy period pass on its way to `setpoint`, as a bench of `edge.trials.robot` does."""
         self.ask(setpoint.position_rad, setpoint.gripper_m, setpoint.expires_ns)

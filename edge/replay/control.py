@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge.control.loop import ControlError
+from edge.envelope import EnvelopeImpossible, from_text
 from edge.messages import LONGEST_LIFE_NS
 from edge.replay.arm import IdealArm
 from edge.replay.recorded import Pose, Recorded
@@ -58,12 +60,29 @@ def replay_control(station: Station, recorded: Recorded) -> ControlReplay | str:
     kept_hz = recorded.said("tier").get("joint_hz")
     if isinstance(kept_hz, int | float) and kept_hz < POLICY_HZ:
         return f"of its setpoints only {kept_hz:g} a second were kept: set recording.joint_hz to {POLICY_HZ:g}"
-    run = _Run(IdealArm(station), recorded.start_ns)
+    arm = IdealArm(station)
+    run = _Run(arm, recorded.start_ns)
+    try:
+        limits = _limits_then(station, recorded)
+    except EnvelopeImpossible as error:
+        return f"its limits cannot be read: {error}"
     for pose in recorded.poses:
+        while limits and limits[0][0] < pose.at:
+            arm.limit(limits.popleft()[1])
         run.take(pose)
     if not run.differences and not run.stops:
         return "no measured joints follow on its setpoints, or none that are recent enough lead up to them"
     return _compared(run, setpoints, _stops_then(recorded))
+
+
+def _limits_then(station: Station, recorded: Recorded) -> deque[tuple[int, Station]]:
+    """Return from where in the file on which limits held; before the first those of the station do.
+
+    Raises:
+        EnvelopeImpossible: an event that does not hold limits.
+    """
+    events = [event for event in recorded.events if event.kind == "limits"]
+    return deque((event.at, from_text(station, event.text)) for event in events)
 
 
 class _Run:

@@ -133,9 +133,9 @@ def _robot(station: Station, pose: Pose, looks: Iterator[Look]) -> StationRobot:
             raise LooksUsedUp("the judge looks more often than it did then, and there is nothing left to see")
         return NO_PICTURE, found.scene
 
-    bench = Bench(arm.advance, arm.state, look, lambda: False, lambda: None)
+    bench = Bench(arm.advance, arm.state, look, lambda: False, lambda: None, arm.limit)
     chain = chain_of(station.arm, station.tool.length_m, station.limits)
-    return StationRobot(bench, chain, station.workspace, pose.gripper_m)
+    return StationRobot(bench, chain, station, pose.gripper_m)
 
 
 def _same(then: Verdict, now: Verdict, whole: bool) -> bool:

@@ -6,8 +6,9 @@ whether the trial's time is used up. It never repairs a target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from edge.arm import rotation
 from edge.messages import LONGEST_LIFE_NS, ArmState, Setpoint
 from edge.planning.kinematics import Reach, ToolChain, quat_of, reach, tool_pose
-from edge.station import Box
+from edge.station import Station
 from edge.trials.recorder import Recorder
 from policies.interface import (
     JOINTS,
@@ -56,21 +57,43 @@ class Bench:
     look: Callable[[], tuple[NDArray[np.uint8], Scene]]  # the picture (height, width, 3) and what it shows
     stop_asked: Callable[[], bool]
     restart: Callable[[], None]  # after a fault: enable again, holding the measured pose
+    limit: Callable[[Station], None]  # allow from now on what this station's limits and body allow
+
+
+@dataclass
+class Tape:
+    """What the policy of one trial was shown."""
+
+    states: list[ArmState] = field(default_factory=list)
+    scenes: list[tuple[int, Scene]] = field(default_factory=list)  # station time in ns, and what the picture showed
 
 
 class StationRobot:
     """Implements `policies.interface.Robot` on a bench."""
 
-    def __init__(self, bench: Bench, chain: ToolChain, workspace: Box, gripper_m: float) -> None:
+    def __init__(self, bench: Bench, chain: ToolChain, station: Station, gripper_m: float) -> None:
         self._bench = bench
         self._chain = chain
-        self._workspace = workspace
+        self._station = station
+        self._workspace = station.workspace
         self._gripper_m = gripper_m
         self._began_ns = bench.state().time_ns
         self._limit_ns = 0
         self._joints_rad = bench.state().position_rad.copy()
         self.recording: Recorder | None = None
+        self.tape: Tape | None = None  # while there is one, what is seen is put on it
         self.over: TrialOver | None = None
+
+    @contextmanager
+    def confined(self, station: Station) -> Iterator[None]:
+        """Work within the limits and the workspace of `station`, which is this one or narrower."""
+        self._bench.limit(station)
+        self._workspace = station.workspace
+        try:
+            yield
+        finally:
+            self._workspace = self._station.workspace
+            self._bench.limit(self._station)
 
     def begin(self, limit_s: float) -> None:
         """Start a stretch of work with its own clock; calls raise `TimeUp` once `limit_s` of station time is used."""
@@ -106,6 +129,8 @@ class StationRobot:
         seen = self._observation(state)
         if self.recording is not None:
             self.recording.joints(state.time_ns, seen)
+        if self.tape is not None:
+            self.tape.states.append(state)
         if state.fault:
             self._end(SafetyStop(state.fault))
         return seen
@@ -118,6 +143,8 @@ class StationRobot:
         if self.recording is not None:
             self.recording.scene(now_ns, scene)
             self.recording.picture(now_ns, picture)
+        if self.tape is not None:
+            self.tape.scenes.append((now_ns, scene))
         return scene
 
     def note(self, kind: str, text: str) -> None:

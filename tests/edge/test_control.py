@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edge.arm import body_of, load_arm
 from edge.control.loop import ControlError, ControlLoop
 from edge.messages import LONGEST_LIFE_NS, Setpoint
+from edge.planning.kinematics import chain_of, tool_pose
 from firmware_bridge.body import FACE_ROOMS
 from firmware_bridge.damiao import Special, Status, special_frames
 from firmware_bridge.frames import Frames, can_id, frame, no_frames
@@ -498,3 +501,48 @@ def test_lost_and_doubled_answers_are_counted() -> None:
     bench.run(1)
     assert (int(memory["lost"][0]) - before[0], int(memory["extra"][0]) - before[1]) == (1, 2)
     assert bench.loop.fault == ""
+
+
+# -- limits that are narrowed between two programs --------------------------------------------------------------------
+
+
+def test_narrower_limits_hold_from_the_next_setpoint_on_and_wider_ones_too() -> None:
+    bench = started()
+    loop, limits = bench.loop, ARM.limits
+    body = loop.records[1].copy()
+    slow = replace(limits, velocity_rad_s=limits.velocity_rad_s * 0.1)
+    loop.limit(slow, body)
+    bench.follow(near(0, 0.3), 240)
+    velocity = abs(loop.records[2]["admitted_velocity"][0, 0])
+    assert loop.fault == ""
+    assert velocity <= slow.velocity_rad_s[0] + 1e-12
+    loop.limit(limits, body)
+    fastest = 0.0
+    for _ in range(24):
+        bench.ask(near(0, -0.6))
+        bench.run(1)
+        fastest = max(fastest, abs(loop.records[2]["admitted_velocity"][0, 0]))
+    assert fastest > slow.velocity_rad_s[0]
+
+
+def test_a_pose_outside_narrower_limits_is_not_gone_to() -> None:
+    bench = started()
+    limits = ARM.limits
+    narrower = replace(limits, upper_rad=np.minimum(limits.upper_rad, HOME + 0.05))
+    bench.loop.limit(narrower, bench.loop.records[1].copy())
+    bench.follow(near(0, 0.2), 160)
+    assert bench.loop.admitted_rad[0] <= HOME[0] + 0.05
+
+
+def test_an_arm_outside_a_narrower_box_keeps_its_pose_and_may_come_back_in() -> None:
+    bench = started()
+    here_m, _ = tool_pose(chain_of(ARM, 0.0, ARM.limits), HOME)
+    box = body_of(ARM, 0.0, np.full(3, -1.0), np.array([1.0, here_m[1] - 0.02, 1.0]), -1.0)
+    bench.loop.limit(ARM.limits, box)
+    bench.run(60)
+    np.testing.assert_allclose(bench.loop.admitted_rad, HOME, atol=2 * ONE_STEP)
+    assert bench.loop.fault == ""
+    inwards = -0.1 if here_m[0] > 0 else 0.1  # a turn of the base that lowers the tool's y
+    bench.follow(near(0, inwards), 160)
+    assert bench.loop.fault == ""
+    assert bench.loop.admitted_rad[0] == pytest.approx(HOME[0] + inwards, abs=0.01)

@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcap.reader import make_reader
 
 from edge.disk import Rung, Space, disk_space
@@ -39,6 +38,7 @@ from edge.trials.robot import PERIOD_NS, Bench, StationRobot
 from edge.trials.runner import Rig, run_trial, work
 from policies import bundle
 from policies.interface import Robot, Scene
+from tests.harness.bundles import bundle_of
 
 POLICY = Path(bundle.__file__).parent / "push_t"
 STEPS, LOOKS = 60, 6
@@ -91,6 +91,9 @@ class Arm:
         self.advances += 1
         self.every_period()
         return self.state()
+
+    def limit(self, station: Station) -> None:
+        """Where it is sent is within any limits."""
 
     def state(self) -> ArmState:
         return ArmState(self.now_ns, ABOVE_THE_TABLE_RAD, np.zeros(6), np.zeros(6), 0.0)
@@ -157,15 +160,12 @@ def host() -> Iterator[PolicyHost]:
 
 
 @pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """The policy above as a signed bundle, and the key that it is signed with."""
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """The policy above as a bundle: its name and its bytes."""
     source = tmp_path_factory.mktemp("source")
     shutil.copy(POLICY / "policy.toml", source)
     (source / "policy.py").write_text(CODE)
-    key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes_raw()
-    payload = bundle.build(source, {}, {}, None)
-    return bundle.pack_signed(payload, key.sign(payload), bundle.key_id(public)), public
+    return bundle_of(source)
 
 
 @pytest.fixture(scope="module")
@@ -176,20 +176,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Station:
 
 
 @contextmanager
-def at_work(station: Station, host: PolicyHost, signed: tuple[bytes, bytes], retention: Retention) -> Iterator[Here]:
+def at_work(station: Station, host: PolicyHost, bundled: tuple[str, bytes], retention: Retention) -> Iterator[Here]:
     """A station with the policy unpacked, and its ledger open."""
-    data, public = signed
-    unpacked = bundle.unpack(bundle.open_bundle(data, [public]), station.folder / "bundles")
+    name, data = bundled
+    unpacked = bundle.unpack(bundle.open_bundle(data, name), station.folder / "bundles")
     arm = Arm()
     stop: list[bool] = []
     said: list[tuple[str, str]] = []
-    drivers = Bench(arm.advance, arm.state, lambda: (PICTURE, Scene(0.0, ())), lambda: bool(stop), lambda: None)
+    drivers = Bench(
+        arm.advance, arm.state, lambda: (PICTURE, Scene(0.0, ())), lambda: bool(stop), lambda: None, arm.limit
+    )
     chain = chain_of(station.arm, station.tool.length_m, station.limits)
     with Ledger(station.folder / "ledger.db", station.name) as ledger:
         rig = Rig(
             station=station,
             task=Standstill(),
-            robot=StationRobot(drivers, chain, station.workspace, 0.0),
+            robot=StationRobot(drivers, chain, station, 0.0),
             host=host,
             ledger=ledger,
             retention=retention,
@@ -203,10 +205,10 @@ def at_work(station: Station, host: PolicyHost, signed: tuple[bytes, bytes], ret
 
 
 @pytest.fixture
-def here(made: Station, tmp_path: Path, host: PolicyHost, signed: tuple[bytes, bytes]) -> Iterator[Here]:
+def here(made: Station, tmp_path: Path, host: PolicyHost, bundled: tuple[str, bytes]) -> Iterator[Here]:
     station = replace(made, folder=tmp_path / "station-1")
     station.folder.mkdir()
-    with at_work(station, host, signed, Retention(station, lambda _: PLENTY)) as here:
+    with at_work(station, host, bundled, Retention(station, lambda _: PLENTY)) as here:
         here.rig.retention.look(here.ledger, time.time())
         yield here
 
@@ -499,9 +501,9 @@ def test_a_recording_is_deleted_only_once_that_is_marked_and_is_marked_as_gone_t
 
 
 def test_a_bundle_that_does_not_fit_leaves_nothing_and_is_unpacked_later(
-    here: Here, signed: tuple[bytes, bytes], tmp_path: Path
+    here: Here, bundled: tuple[str, bytes], tmp_path: Path
 ) -> None:
-    opened = bundle.open_bundle(signed[0], [signed[1]])
+    opened = bundle.open_bundle(bundled[1], bundled[0])
     with no_byte_more(), pytest.raises(bundle.BundleError, match="cannot unpack") as caught:
         bundle.unpack(opened, tmp_path / "bundles")
     assert "\n" not in str(caught.value)
@@ -537,11 +539,11 @@ def kept_in(path: Path) -> Kept:
 
 
 def test_on_the_way_down_less_is_recorded_then_no_trial_begins_and_all_comes_back(
-    made: Station, tmp_path: Path, host: PolicyHost, signed: tuple[bytes, bytes]
+    made: Station, tmp_path: Path, host: PolicyHost, bundled: tuple[str, bytes]
 ) -> None:
     station = replace(made, folder=tmp_path)
     free_mb = [900.0]
-    with at_work(station, host, signed, Retention(station, lambda _: Space(free_mb[0], 1000.0))) as here:
+    with at_work(station, host, bundled, Retention(station, lambda _: Space(free_mb[0], 1000.0))) as here:
         kept, notes = {}, {}
         for share in (0.25, 0.15, 0.07):
             free_mb[0] = share * 1000
@@ -581,10 +583,10 @@ def test_on_the_way_down_less_is_recorded_then_no_trial_begins_and_all_comes_bac
 
 @pytest.mark.parametrize(("joint_hz", "kept_of_30"), [(30.0, 30), (20.0, 20), (7.5, 7.5), (1.0, 1)])
 def test_a_station_records_joints_at_its_own_rate(
-    made: Station, tmp_path: Path, host: PolicyHost, signed: tuple[bytes, bytes], joint_hz: float, kept_of_30: float
+    made: Station, tmp_path: Path, host: PolicyHost, bundled: tuple[str, bytes], joint_hz: float, kept_of_30: float
 ) -> None:
     station = replace(made, folder=tmp_path, recording=replace(made.recording, joint_hz=joint_hz, camera="none"))
-    with at_work(station, host, signed, Retention(station, lambda _: PLENTY)) as here:
+    with at_work(station, host, bundled, Retention(station, lambda _: PLENTY)) as here:
         (trial,) = here.work(1)
         assert dict(trial.notes) == {}  # it is what station.toml says
         kept = kept_in(tmp_path / "recordings" / f"{trial.epoch}-{trial.sequence:06d}.mcap")
@@ -632,12 +634,12 @@ def fill(folder: Path) -> None:
 
 
 def test_on_a_small_disk_no_trial_is_lost(
-    made: Station, small_disk: Path, host_there: PolicyHost, signed: tuple[bytes, bytes]
+    made: Station, small_disk: Path, host_there: PolicyHost, bundled: tuple[str, bytes]
 ) -> None:
     station = replace(made, folder=small_disk, storage=replace(made.storage, reserve_mb=1.0))
     ballast, reserve = small_disk / "ballast", reserve_of(station)
     retention = Retention(station, disk_space, room_mb=0.5)
-    with at_work(station, host_there, signed, retention) as here:
+    with at_work(station, host_there, bundled, retention) as here:
 
         def until_parked() -> None:
             assert retention.outlook is not None
@@ -661,7 +663,7 @@ def test_on_a_small_disk_no_trial_is_lost(
     # The next start deletes them by itself and goes on. Then the disk fills up to the last byte in the middle of a
     # trial, and takes what the recording leaves as well: the reserve seals it.
     retention = Retention(station, disk_space, room_mb=0.5)
-    with at_work(station, host_there, signed, retention) as here:
+    with at_work(station, host_there, bundled, retention) as here:
         parked: list[str] = []
 
         def fill_midway() -> None:
@@ -690,12 +692,12 @@ def test_on_a_small_disk_no_trial_is_lost(
 
 @pytest.mark.parametrize("reserved", [True, False])
 def test_a_start_on_a_full_disk_takes_the_reserve_or_waits_for_room(
-    made: Station, small_disk: Path, host_there: PolicyHost, signed: tuple[bytes, bytes], reserved: bool
+    made: Station, small_disk: Path, host_there: PolicyHost, bundled: tuple[str, bytes], reserved: bool
 ) -> None:
     station = replace(made, folder=small_disk, storage=replace(made.storage, reserve_mb=1.0))
     retention = Retention(station, disk_space, room_mb=0.5)
     reserve = reserve_of(station)
-    with at_work(station, host_there, signed, retention) as here:
+    with at_work(station, host_there, bundled, retention) as here:
         assert reserve.make()
         here.ledger.open_trial(here.lease()[0], "l1", time.time())  # and the process is killed
     if not reserved:
@@ -713,6 +715,6 @@ def test_a_start_on_a_full_disk_takes_the_reserve_or_waits_for_room(
     assert len(waits) == (0 if reserved else 1)
     assert not reserve.stands
     (small_disk / "ballast").unlink(missing_ok=True)
-    with at_work(station, host_there, signed, retention) as here:
+    with at_work(station, host_there, bundled, retention) as here:
         crashed, after = here.work(2)
         assert (crashed.outcome, crashed.cause, after.outcome) == (Outcome.INVALID, "crash", Outcome.SUCCESS)

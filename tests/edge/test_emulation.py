@@ -41,8 +41,8 @@ def here(tmp_path: Path) -> Iterator[Here]:
     assert station.emulation is not None
     world = World(station, station.emulation.seed)
     bench = EmulatedBench(station, world)
-    drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up)
-    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station.workspace, 0.0)
+    drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up, bench.limit)
+    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station, 0.0)
     yield Here(station, world, bench, robot)
     world.close()
 

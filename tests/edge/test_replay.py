@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
@@ -36,6 +35,7 @@ from edge.trials.recovery import recover_part
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import Rig, run_trial
 from policies import bundle
+from tests.harness import bundles
 
 POLICY = Path(bundle.__file__).parent / "push_t"
 START = {"x_m": 0.31, "y_m": -0.04, "yaw_rad": 1.0}
@@ -71,8 +71,8 @@ def emulated_trial(folder: Path, faulty_motor: int | None = None) -> Files:
     bench = EmulatedBench(station, world)
     if faulty_motor is not None:
         world.bank.inject(faulty_motor, 0xE)
-    drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up)
-    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station.workspace, 0.0)
+    drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up, bench.limit)
+    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station, 0.0)
     with PolicyHost() as host, Ledger(station.folder / "ledger.db", station.name) as ledger:
         rig = Rig(
             station=station,
@@ -96,13 +96,11 @@ def emulated_trial(folder: Path, faulty_motor: int | None = None) -> Files:
 
 def unpacked(folder: Path, station: Path) -> str:
     """Return the hash of a bundle of CODE that lies at the station."""
-    source, key = folder / "source", Ed25519PrivateKey.generate()
+    source = folder / "source"
     source.mkdir()
     shutil.copy(POLICY / "policy.toml", source)
     (source / "policy.py").write_text(CODE)
-    payload, public = bundle.build(source, {}, {}, None), key.public_key().public_bytes_raw()
-    signed = bundle.pack_signed(payload, key.sign(payload), bundle.key_id(public))
-    return bundle.unpack(bundle.open_bundle(signed, [public]), station / "bundles").name
+    return bundles.unpacked(source, station)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcap.reader import make_reader
 
 from edge.emulation.bench import EmulatedBench
@@ -35,6 +34,7 @@ from edge.trials.recorder import Recorder
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import Rig, run_trial, work
 from policies import bundle
+from tests.harness.bundles import unpacked
 
 POLICY = Path(bundle.__file__).parent / "push_t"
 START = {"x_m": 0.30, "y_m": -0.05, "yaw_rad": 1.0}
@@ -60,9 +60,8 @@ def at_work(tmp_path: Path) -> Iterator[Here]:
     world = World(station, station.emulation.seed)
     bench = EmulatedBench(station, world)
     stop: list[bool] = []
-    drivers = Bench(bench.advance, bench.state, bench.look, lambda: bool(stop), bench.power_up)
-    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station.workspace, 0.0)
-    key = Ed25519PrivateKey.generate()
+    drivers = Bench(bench.advance, bench.state, bench.look, lambda: bool(stop), bench.power_up, bench.limit)
+    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station, 0.0)
 
     def give(code: str) -> Assignment:
         source = tmp_path / "source"
@@ -70,11 +69,8 @@ def at_work(tmp_path: Path) -> Iterator[Here]:
         source.mkdir()
         shutil.copy(POLICY / "policy.toml", source)
         (source / "policy.py").write_text(HEADER + code if code else (POLICY / "policy.py").read_text())
-        payload = bundle.build(source, {}, {}, None)
-        public = key.public_key().public_bytes_raw()
-        signed = bundle.pack_signed(payload, key.sign(payload), bundle.key_id(public))
-        unpacked = bundle.unpack(bundle.open_bundle(signed, [public]), station.folder / "bundles")
-        assignment = Assignment(f"a-{unpacked.name[:8]}-{time.monotonic_ns()}", unpacked.name, "s1", START, 1, "play")
+        name = unpacked(source, station.folder)
+        assignment = Assignment(f"a-{name[:8]}-{time.monotonic_ns()}", name, "s1", START, 1, "play")
         rig.ledger.add_lease(Lease(assignment.assignment_id, "push_t", (assignment,), time.time() + 600))
         return assignment
 
