@@ -19,8 +19,8 @@ import zstandard
 
 from policies.interface import PolicyError
 
-MAX_BUNDLE_BYTES = 1 << 20
-MAX_TAR_BYTES = 2 << 20
+MAX_BUNDLE_BYTES = 256 << 10
+MAX_TAR_BYTES = 512 << 10
 COMPRESSION_LEVEL = 9
 MODE = 0o444
 
@@ -48,7 +48,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     return data
 
 
-def unpack(data: bytes) -> dict[str, bytes]:
+def read(data: bytes) -> dict[str, bytes]:
     """Return the files in the bytes of a bundle, in their order.
 
     Raises:

@@ -49,6 +49,7 @@ def build(folder: Path, params: Params, provenance: Mapping[str, str], parent: s
     try:
         files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".py", ".toml")}
         described = manifest.describe(files, params, provenance, parent)
+        _check_weights(folder, described.weights)
         return archive.pack({MANIFEST: manifest.to_bytes(described), **files})
     except OSError as error:
         raise BundleError(f"cannot bundle {folder}: {error.strerror}") from error
@@ -70,7 +71,7 @@ def open_bundle(data: bytes, name: str) -> Bundle:
     """
     if bundle_id(data) != name:
         raise BundleRefused(f"these are not the bytes of bundle {name!r:.14}; fetch it again, and look who altered it")
-    files = archive.unpack(data)
+    files = archive.read(data)
     described = manifest.read(files.pop(MANIFEST, b""), files)
     return Bundle(name, described, files)
 
@@ -109,6 +110,16 @@ def read_unpacked(folder: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"cannot read the bundle in {folder}: {error.strerror}") from error
     return manifest.read(files.pop(MANIFEST, b""), files)
+
+
+def _check_weights(folder: Path, weights: Mapping[str, space.Weight]) -> None:
+    """Raise where a file of weights lies beside the policy and is not what policy.toml says; it may lie elsewhere."""
+    for path in (folder / name for name in weights):
+        if path.exists():
+            with open(path, "rb") as file:
+                found = space.Weight(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+            if found != weights[path.name]:
+                raise BundleError(f"{path} is not what {space.FILE} says; it is [{found.sha256!r}, {found.size_bytes}]")
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -78,7 +78,7 @@ def _number(name: str, value: object) -> float:
         raise EnvelopeError(f"envelope.{name} holds something that is not a number")
     if not (abs(value) <= most and (value > 0 or name in SIGNED)):
         least = f"{-most:g}" if name in SIGNED else "more than 0"
-        raise EnvelopeError(f"envelope.{name} holds {float(value):g}; allowed is {least} to {most:g}")
+        raise EnvelopeError(f"envelope.{name} holds {value!r:.30}; allowed is {least} to {most:g}")
     return float(value)
 
 

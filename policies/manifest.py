@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from policies import contents, space
 from policies.archive import BundleMalformed
@@ -23,7 +22,7 @@ from policies.space import Resources, Weight
 FORMAT = 2
 MANIFEST = "manifest.json"
 PROVENANCE = ("commit", "hypothesis", "researcher")
-SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+MAX_CHARS = 1000  # of a hypothesis, a name or a commit
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,14 @@ def describe(files: Mapping[str, bytes], params: Params, provenance: Mapping[str
     contents.check(files)
     if space.FILE not in files:
         raise BundleMalformed(f"{space.FILE} is not among its files")
-    _check_words(provenance, parent)
-    if not isinstance(params, Mapping):
-        raise BundleMalformed("params is not a map")
+    _check_said(params, provenance, parent)
     try:
         policy = space.parse_space(files[space.FILE])
         values = policy.complete(params)
     except space.SpaceError as error:
-        raise BundleMalformed(" ".join(str(error).split())) from error
-    if policy.entry not in files:
-        raise BundleMalformed(f"the entry {policy.entry!r:.80} is not among its files")
+        raise BundleMalformed(str(error)) from error
+    if policy.entry not in files or not policy.entry.endswith(".py"):
+        raise BundleMalformed(f"the entry {policy.entry!r:.80} is not among its Python files")
     return Manifest(
         format=FORMAT,
         policy=policy.name,
@@ -94,29 +91,33 @@ def read(data: bytes, files: Mapping[str, bytes]) -> Manifest:
         raw = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BundleMalformed(f"{MANIFEST} is missing or not JSON") from error
-    known = {item.name for item in fields(Manifest)}
-    if not isinstance(raw, dict):
-        raise BundleMalformed(f"{MANIFEST} is not a map")
-    if raw.get("format") != FORMAT:
-        raise BundleMalformed(f"bundle format {raw.get('format')!r:.20}; this version reads {FORMAT}")
-    if set(raw) != known:
-        raise BundleMalformed(f"{MANIFEST} does not hold exactly {', '.join(sorted(known))}")
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise BundleMalformed(f"{MANIFEST} is not of format {FORMAT}, the one that this version reads")
+    names = {item.name for item in fields(Manifest)}
+    if set(raw) != names:
+        raise BundleMalformed(f"{MANIFEST} does not hold exactly {', '.join(sorted(names))}")
     manifest = describe(files, raw["params"], raw["provenance"], raw["parent"])
     written = to_bytes(manifest)
-    said: dict[str, Any] = json.loads(written)
-    for name in sorted(known):
-        if raw[name] != said[name]:
-            raise BundleMalformed(f"{MANIFEST} does not agree with the files about {name}")
+    wrong = sorted(name for name, value in json.loads(written).items() if raw[name] != value)
+    if wrong:
+        raise BundleMalformed(f"{MANIFEST} does not agree with the files about {', '.join(wrong)}")
     if data != written:
         raise BundleMalformed(f"{MANIFEST} is not in its canonical form; build it with this version")
     return manifest
 
 
-def _check_words(provenance: object, parent: object) -> None:
+def _check_said(params: object, provenance: object, parent: object) -> None:
+    if not (isinstance(params, Mapping) and all(isinstance(value, bool | int | float) for value in params.values())):
+        raise BundleMalformed("params is not a map of numbers, true and false")
     if not (isinstance(provenance, Mapping) and sorted(provenance) == sorted(PROVENANCE)):
         raise BundleMalformed(f"provenance does not hold exactly {', '.join(PROVENANCE)}")
-    for name in PROVENANCE:
-        if not isinstance(provenance[name], str):
-            raise BundleMalformed(f"provenance.{name} is not text")
-    if not (parent is None or (isinstance(parent, str) and SHA256.fullmatch(parent))):
+    for name, text in provenance.items():
+        if not (isinstance(text, str) and len(text) <= MAX_CHARS and not any(map(_is_control, text))):
+            raise BundleMalformed(f"provenance.{name} is not one line of at most {MAX_CHARS} characters")
+    if not (parent is None or (isinstance(parent, str) and space.SHA256.fullmatch(parent))):
         raise BundleMalformed("parent is neither null nor the name of a bundle")
+
+
+def _is_control(character: str) -> bool:
+    """Return whether a terminal or a page would not show the character but obey it, or could not write it at all."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")

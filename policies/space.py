@@ -20,11 +20,13 @@ from policies.envelope import Envelope, EnvelopeError, read_envelope
 from policies.interface import PolicyError, Value
 
 FILE = "policy.toml"
+API = 1  # of policies.interface
 SCALES = ("linear", "log", "integer")
 WORD = re.compile(r"[a-z][a-z0-9_]{0,60}", re.ASCII)  # policies and tasks become parts of paths
 WEIGHTS = re.compile(r"[a-z_][a-z0-9_]{0,60}\.(safetensors|onnx)", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MAX_WEIGHTS, MAX_WEIGHTS_BYTES = 16, 8 << 30
+LINE_CHARS = 300  # of an error
 MEMORY_MB, LONGEST_S = 512, 300.0  # what the edge gives a policy
 
 
@@ -102,7 +104,9 @@ class PolicySpace:
         known = {item.name: item for item in self.items}
         for name, value in params.items():
             if name not in known:
-                raise SpaceError(f"{self.name} has no parameter or idea {name!r}; it has {', '.join(sorted(known))}")
+                raise SpaceError(
+                    f"{self.name} has no parameter or idea {name!r:.80}; it has {', '.join(sorted(known))}"
+                )
             _check_value(known[name], value)
 
     def complete(self, params: Mapping[str, Value]) -> dict[str, Value]:
@@ -136,21 +140,29 @@ def parse_space(data: bytes, origin: str = FILE) -> PolicySpace:
         SpaceError: as `load_space`.
     """
     try:
-        raw = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SpaceError(f"{origin}: not TOML: {error}") from error
-    try:
-        return _read(raw)
+        return _read(tomllib.loads(data.decode()))
     except SpaceError as error:
-        raise SpaceError(f"{origin}: {error}") from error
+        raise SpaceError(f"{origin}: {_line(error)}") from error
+    except OverflowError as error:
+        raise SpaceError(f"{origin}: holds a number that is too large") from error
+    except (ValueError, RecursionError) as error:  # also of a whole number of too many digits, or too many brackets
+        raise SpaceError(f"{origin}: not TOML: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """Return what went wrong as one line, however long the names and values are that it quotes."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= LINE_CHARS else f"{line[:LINE_CHARS]}..."
 
 
 def _read(raw: dict[str, Any]) -> PolicySpace:
     tables = dict.fromkeys(("parameters", "ideas", "envelope", "resources", "weights"), dict)
     top = _table(raw, {"name": str, "task": str, "api": int, "entry": str}, tables, "")
-    for name in ("name", "task"):
-        if not WORD.fullmatch(top[name]):
-            raise SpaceError(f"{name} is {top[name]!r:.80}, which is not a word of a-z, 0-9 and _")
+    for word in (top["name"], top["task"], *top.get("parameters", {}), *top.get("ideas", {})):
+        if not WORD.fullmatch(word):
+            raise SpaceError(f"{word!r:.80} is not a name of at most 61 of a-z, 0-9 and _ that begins with a letter")
+    if top["api"] != API:
+        raise SpaceError(f"api is {top['api']}; this version speaks {API}")
     space = PolicySpace(
         top["name"],
         top["task"],
@@ -201,12 +213,10 @@ def _envelope(raw: dict[str, Any]) -> Envelope:
 def _resources(raw: dict[str, Any]) -> Resources:
     item = _table(raw, {}, {"memory_mb": int, "longest_s": float}, "resources")
     resources = Resources(item.get("memory_mb", MEMORY_MB), float(item.get("longest_s", LONGEST_S)))
-    for name, value, most in (
-        ("memory_mb", resources.memory_mb, MEMORY_MB),
-        ("longest_s", resources.longest_s, LONGEST_S),
-    ):
-        if not 0 < value <= most:
-            raise SpaceError(f"resources.{name} is {value}; allowed is more than 0 and at most {most:g}")
+    if not 0 < resources.memory_mb <= MEMORY_MB:
+        raise SpaceError(f"resources.memory_mb is {resources.memory_mb}; allowed is 1 to {MEMORY_MB}")
+    if not 0 < resources.longest_s <= LONGEST_S:
+        raise SpaceError(f"resources.longest_s is {resources.longest_s:g}; allowed is up to {LONGEST_S:g}")
     return resources
 
 
