@@ -13,6 +13,8 @@ These are the only edge types that the coordinator may import. All are frozen, a
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -110,6 +112,40 @@ class Sealed:
         return hashlib.sha256(self.previous + hashlib.sha256(self.body).digest()).digest()
 
 
+@dataclass(frozen=True)
+class RolloutStart:
+    """Where an attempt of a roll-out begins."""
+
+    start_id: str
+    start: Mapping[str, float]  # the task's own coordinates, e.g. x_m, y_m, yaw_rad
+    seed: int  # shared by a pair
+
+
+@dataclass(frozen=True)
+class RolloutOrder:
+    """What an edge is to do about the policy that it runs by itself: `assign/<edge>.json` in the trust repository.
+
+    An order says how far a bundle may go, never how: each edge passes its own gates. One with a lower number than an
+    edge has seen is refused. `rollback` asks for the last good policy now: `bundle` is then the one to leave, empty for
+    whichever is on its way or, where none is, active.
+    """
+
+    number: int  # from 1, rises with every order
+    bundle: str  # sha256 of the bundle, hex
+    task: str
+    stage: str  # how far it may go, one of ROLLOUT_STAGES
+    starts: tuple[RolloutStart, ...]  # of the canary's pairs and of the probation, used again and again in this order
+    issued_unix_s: float
+    until_unix_s: float  # from here on it allows nothing
+    rollback: bool = False
+    parent: str = ""  # the bundle that it shall replace; empty: whichever is active
+
+
+ROLLOUT_STAGES = ("shadow", "canary", "active")
+BUNDLE_NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
+MOST_STARTS = 1_000
+
+
 def first_link(epoch: str) -> bytes:
     """Return what the first trial of an epoch is chained to, (32,)."""
     return hashlib.sha256(epoch.encode()).digest()
@@ -117,7 +153,10 @@ def first_link(epoch: str) -> bytes:
 
 Record = TypeVar("Record", Assignment, Lease, Trial)
 # Kept, as to compile the annotations takes longer than to read a trial.
-HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Assignment, Lease, Trial)}
+HINTS: dict[type, dict[str, Any]] = {
+    kind: get_type_hints(kind) for kind in (Assignment, Lease, Trial, RolloutStart, RolloutOrder)
+}
+Part = TypeVar("Part", Assignment, Lease, Trial, RolloutStart, RolloutOrder)
 
 
 class RecordError(Exception):
@@ -147,7 +186,60 @@ def content_hash(record: Assignment | Lease | Trial) -> str:
     return hashlib.sha256(encode(record)).hexdigest()
 
 
-def _from_map(kind: type[Record], raw: object) -> Record:
+def order_to_json(order: RolloutOrder) -> bytes:
+    """Return the canonical JSON of an order: ASCII, keys sorted, no spaces; it is what people sign."""
+    return json.dumps(asdict(order), allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def order_from_json(data: bytes) -> RolloutOrder:
+    """Return the order in `data`.
+
+    Raises:
+        RecordError: not JSON, a key unknown, missing or there twice, a value of the wrong type or out of its range.
+    """
+    try:
+        raw = json.loads(data.decode(), parse_constant=_no_constant, object_pairs_hook=_no_twins)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not a RolloutOrder: {error or type(error).__name__}") from error
+    order = _from_map(RolloutOrder, raw)
+    for allowed, rule in _rules(order):
+        if not allowed:
+            raise RecordError(f"not a RolloutOrder that can be followed: {rule}")
+    return order
+
+
+def _rules(order: RolloutOrder) -> tuple[tuple[bool, str], ...]:
+    """Return what holds of an order, each rule with its sentence."""
+    numbers = [
+        order.issued_unix_s,
+        order.until_unix_s,
+        *(value for item in order.starts for value in item.start.values()),
+    ]
+    names = [order.parent] * bool(order.parent) + [order.bundle] * bool(order.bundle or not order.rollback)
+    return (
+        (1 <= order.number < 2**63, f"number {order.number} is not from 1 to 2^63 - 1"),
+        (all(BUNDLE_NAME.fullmatch(name) is not None for name in names), "a bundle is not 64 hexadecimal digits"),
+        (order.stage in ROLLOUT_STAGES, f"stage {order.stage!r} is not one of {', '.join(ROLLOUT_STAGES)}"),
+        (all(map(math.isfinite, numbers)), "a number is not finite"),
+        (all(-(2**63) <= item.seed < 2**63 for item in order.starts), "a seed has more than 64 bits"),
+        (bool(order.starts) or order.rollback or order.stage == "shadow", f"{order.stage} needs starts"),
+        (len(order.starts) <= MOST_STARTS, f"more than {MOST_STARTS} starts"),
+        (order.issued_unix_s <= order.until_unix_s, "it ends before it was issued"),
+    )
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _from_map(kind: type[Part], raw: object) -> Part:
     if not isinstance(raw, dict):
         raise RecordError(f"not a {kind.__name__}: a {type(raw).__name__} where a map should be")
     known = {item.name for item in fields(kind)}
@@ -166,10 +258,10 @@ def _coerce(where: str, hint: Any, value: Any) -> Any:
         except ValueError as error:
             raise RecordError(f"{where} is {value!r}, not one of {', '.join(Outcome)}") from error
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _whole(where, value)
     expected = get_origin(hint) or hint
     if expected is tuple and isinstance(value, list):
-        return tuple(_from_map(Assignment, item) for item in value)
+        return tuple(_from_map(get_args(hint)[0], item) for item in value)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise RecordError(f"{where} is {type(value).__name__}, not {expected.__name__}")
     if expected is Mapping:
@@ -179,3 +271,11 @@ def _coerce(where: str, hint: Any, value: Any) -> Any:
             for key, item in value.items()
         }
     return value
+
+
+def _whole(where: str, value: int) -> float:
+    """Return a whole number where a number should be; JSON's may have any length."""
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise RecordError(f"{where} is beyond any number") from error
