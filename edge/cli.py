@@ -38,14 +38,24 @@ def run(
 
     An emulated station runs trials. A real one holds its measured pose and follows setpoints.
 
-    Example: enpire-edge run stations/station-1
-    Example: enpire-edge run bench-1 --mock
+    Exit code 2: something is wrong that no new start cures, and the last line says what.
+
+    Examples:
+
+      enpire-edge run stations/station-1
+
+      enpire-edge run bench-1 --mock
     """
     from edge.supervisor import supervise
 
     if _is_emulated(folder):
         if mock or read_only:
             _refuse(f"{folder} is an emulated station: run it without --mock and --read-only")
+        print(
+            f"{folder}: an emulated station runs the trials that its coordinator asks for, until Ctrl-C; its log"
+            f" follows here, its trials are in {folder / 'ledger.db'}, what it does now in {folder / 'status.json'}",
+            file=sys.stderr,
+        )
         logging_setup()
         raise typer.Exit(supervise([_module("edge.emulation", folder, pace), _module("edge.uplink", folder)]))
 
@@ -65,7 +75,12 @@ def run(
         commands.append(_module("edge.emulation.bus", folder, _mock_socket(station)))
     else:
         commands.append(_module("edge.uplink", folder))
-    print("holding its measured pose; no camera is driven by this version, so no trials are run", file=sys.stderr)
+    print(
+        f"{station.name}: {'emulated motors are' if mock else 'the arm is'} about to be woken where"
+        f" {'they stand' if mock else 'it stands'}, and stowed at Ctrl-C; no camera is driven by this version, so no"
+        " trials are run",
+        file=sys.stderr,
+    )
     raise typer.Exit(supervise(commands))
 
 
@@ -78,22 +93,21 @@ def doctor(
 ) -> None:
     """Check in order whether a station's arm can be run, and say what to do where it cannot.
 
-    Exit code 0: it can; 1: a check failed. An emulated station is examined on its emulated motors.
+    Exit code 0: it can; 1: a check failed. An emulated station is examined on its emulated motors. The last line sums
+    up.
 
     Example: enpire-edge doctor stations/station-1 --confirm-motion
     """
-    from edge.doctor import FAILED, examine
+    from edge.doctor import FAILED, examine, line_of, verdict_of
 
     findings = []
     claim = _claim(folder, mock)
     for finding in examine(folder, confirm_motion, _emulated_arm(folder, mock)):
         findings.append(finding)
         if not as_json:
-            remedy = f": {finding.remedy}" if finding.remedy else ""
-            print(f"{finding.outcome:8} {finding.check:18} {finding.detail}{remedy}")
+            print(line_of(finding), flush=True)
     claim.close()
-    if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    print(json.dumps([asdict(finding) for finding in findings], indent=1) if as_json else verdict_of(findings))
     if any(finding.outcome == FAILED for finding in findings):
         raise typer.Exit(CHECK_FAILED)
 
@@ -144,13 +158,14 @@ def _module(name: str, *arguments: object) -> list[str]:
 
 
 def _is_emulated(folder: Path) -> bool:
-    """Return whether a station's file asks for emulation, whatever else is right or wrong with it.
+    """Return whether a station's file asks for emulation and no real arm, whatever else is right or wrong with it.
 
     Its own process checks the rest. To load the station here would keep the kernels' compiler in memory for as long as
-    the station runs.
+    the station runs. A file that asks for both is loaded here, to be refused before a process is started.
     """
     try:
-        return "emulation" in tomllib.loads((folder / "station.toml").read_text())
+        asked = tomllib.loads((folder / "station.toml").read_text())
+        return "emulation" in asked and "can" not in asked
     except (OSError, ValueError):  # who loads it says why
         return False
 
@@ -186,7 +201,7 @@ def _claim(folder: Path, mock: bool) -> ExitStack:
     try:
         station = load_station(folder)
         if station.can is not None and not mock:
-            claim.enter_context(claim_arm(station.name))
+            claim.enter_context(claim_arm(station.name, station.folder))
     except (StationError, CalibrationError):
         pass  # the doctor says why
     except ArmTaken as error:

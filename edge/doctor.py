@@ -1,6 +1,7 @@
 """Checks in order whether a station's arm can be run, one line each, with what to do where it cannot.
 
 - A check that fails ends the list where the next ones need it; what could not be checked is listed as skipped.
+- What `run` would refuse is told in the words of `run`.
 - Nothing moves but by the last check, which needs leave: the motors are enabled in gravity compensation for a moment,
   and an arm that sinks or rises tells whose gravity factor is wrong.
 - Nothing is written to a motor.
@@ -13,7 +14,8 @@ import resource
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ from edge.disk import Rung, Space, disk_space, usage
 from edge.messages import MOTORS
 from edge.retention import TRIAL_ROOM_MB, outlook_of, reserve_of
 from edge.sandbox.process import SandboxError, layers
-from edge.station import Can, Station, StationError, load_station
+from edge.station import FILE, Can, Station, StationError, load_station
 from firmware_bridge.damiao import (
     MOTOR_TYPES,
     WATCHDOG_TICK_NS,
@@ -53,6 +55,7 @@ SAG_S, SAG_RAD = 1.0, 0.05
 READINGS = 5
 CHECK_HZ = 240.0
 COMMITS = 20
+CHECK_COLUMNS = 24  # the longest name of a check, and a space
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,25 @@ class Finding:
     outcome: str  # OK, WARNING, FAILED or SKIPPED
     detail: str
     remedy: str = ""
+
+
+def line_of(finding: Finding) -> str:
+    """Return a finding as one line, in columns."""
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    return f"{finding.outcome:8} {finding.check:{CHECK_COLUMNS}}{finding.detail}{remedy}"
+
+
+def verdict_of(findings: Sequence[Finding]) -> str:
+    """Return the line that sums up: whether the arm can be run, and which checks say no, warn or are missing."""
+
+    def named(outcome: str) -> list[str]:
+        return [finding.check for finding in findings if finding.outcome == outcome]
+
+    failed = named(FAILED)
+    line = f"{len(failed)} check{'s' * (len(failed) > 1)} failed: {', '.join(failed)}" if failed else "ready"
+    for words, names in (("warnings", named(WARNING)), ("not checked", named(SKIPPED))):
+        line += f"; {words}: {', '.join(names)}" if names else ""
+    return line
 
 
 class Patient(Protocol):
@@ -109,24 +131,21 @@ def examine(
     try:
         station = load_station(folder)
     except (StationError, CalibrationError) as error:
-        yield Finding("station files", FAILED, str(error), "correct the file")
+        yield Finding("station files", FAILED, str(error))
         return
     yield Finding("station files", OK, f"{station.name}: {station.arm.name}, task {station.task}")
+    yield from _copied(station)
     yield _disk(station, space(folder))
     yield from _limits()
     yield from _cage()
-    if station.can is not None and emulated is None:
-        permission = _permission(station.can)
-        yield permission
-        if permission.outcome == FAILED:
-            yield Finding("adapter", SKIPPED, "the port cannot be used")
-            return
     try:
         patient = emulated(station) if emulated is not None else RealArm(open_bus(_can(station)))
     except BridgeError as error:
-        yield Finding("adapter", FAILED, str(error))
+        detail, _, remedy = str(error).partition("; ")
+        yield Finding("port", FAILED, detail, remedy)
+        yield Finding("motors", SKIPPED, "the port cannot be used")
         return
-    yield Finding("adapter", OK, "emulated motors" if emulated is not None else f"{_can(station).port} is open")
+    yield Finding("port", OK, "emulated motors" if emulated is not None else f"{_can(station).port} is open")
     try:
         yield from _motors(station, patient, confirm_motion)
     except BridgeError as error:
@@ -151,6 +170,52 @@ def _cage() -> Iterator[Finding]:
 def _can(station: Station) -> Can:
     assert station.can is not None
     return station.can
+
+
+def _copied(station: Station) -> Iterator[Finding]:
+    """Say what shows that the folder is a copy of another station's, with what is that one's alone."""
+    here = station.folder.resolve()
+    owner, key = _ledger_owner(here), _bytes_of(here / "edge.key")
+    if owner and owner != station.name:
+        remedy = "once the other has sent its trials, take ledger.db*, edge.key and recordings out of this folder"
+        yield Finding("identity", FAILED, f"the ledger here belongs to {owner}, not to {station.name}", remedy)
+        key = b""  # said already
+    for other in sorted(path.parent for path in here.parent.glob(f"*/{FILE}") if path.parent != here):
+        if key and key == _bytes_of(other / "edge.key"):
+            remedy = "in the copy, take edge.key and ledger.db* away: it gets its own at its next start"
+            yield Finding("identity", WARNING, f"{other} has the same key: one is a copy of the other", remedy)
+        elif _name_in(other / FILE) == station.name:
+            remedy = "give one of them another `name`: the coordinator and /dev/shm know a station by it"
+            yield Finding("identity", WARNING, f"{other} is named {station.name} too", remedy)
+    if station.can is not None and station.calibration.residual_px == 0.0:
+        remedy = "calibrate this arm and its camera, and write what was measured"
+        yield Finding("calibration", WARNING, "a residual of 0 px is an emulated bench's: not measured here", remedy)
+
+
+def _ledger_owner(folder: Path) -> str:
+    """Return whose ledger lies in an absolute folder, empty where none can be read."""
+    try:
+        db = sqlite3.connect(f"{(folder / 'ledger.db').as_uri()}?mode=ro", uri=True)
+        try:
+            return str(db.execute("SELECT edge FROM identity").fetchone()[0])
+        finally:
+            db.close()
+    except sqlite3.Error:
+        return ""
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _name_in(path: Path) -> object:
+    try:
+        return tomllib.loads(path.read_text()).get("name")
+    except (OSError, ValueError):
+        return None
 
 
 def _disk(station: Station, space: Space) -> Finding:
@@ -203,25 +268,6 @@ def _limits() -> Iterator[Finding]:
             "`LimitMEMLOCK=infinity` in the service, or `memlock unlimited` in /etc/security/limits.conf",
         )
     )  # fmt: skip
-
-
-def _permission(can: Can) -> Finding:
-    """Say whether this user may use the port."""
-    if can.transport == "socketcan":
-        there = Path("/sys/class/net", can.port).exists()
-        remedy = f"plug the adapter in, then `ip link set {can.port} up type can bitrate {can.bitrate} restart-ms 100`"
-        return Finding("port", OK if there else FAILED, f"interface {can.port} {_is(there)}", "" if there else remedy)
-    if not os.path.exists(can.port):
-        return Finding(
-            "port", FAILED, f"{can.port} is not there", "plug the adapter in; `ls /dev/serial/by-id` lists them"
-        )
-    allowed = os.access(can.port, os.R_OK | os.W_OK)
-    remedy = "" if allowed else "`usermod -aG dialout $USER`, then log in again"
-    return Finding("port", OK if allowed else FAILED, f"{can.port} {'may' if allowed else 'may not'} be used", remedy)
-
-
-def _is(there: bool) -> str:
-    return "is there" if there else "is not there"
 
 
 def _motors(station: Station, patient: Patient, confirm_motion: bool) -> Iterator[Finding]:

@@ -63,6 +63,10 @@ class LedgerError(Exception):
     """The ledger cannot be used; the message is one line that says what to do."""
 
 
+class NotThisLedger(LedgerError):
+    """The file is another edge's, of another version, or its key is none; no new start cures that."""
+
+
 class DiskFull(LedgerError):
     """The disk has no room for the ledger's next commit; nothing was lost."""
 
@@ -86,7 +90,7 @@ class LedgerFile:
             owner = self.db.execute("SELECT edge FROM identity").fetchone()[0]
         if owner != edge:
             self.db.close()
-            raise LedgerError(f"{path} belongs to edge {owner!r}, not {edge!r}; give {edge!r} a folder of its own")
+            raise NotThisLedger(f"{path} belongs to edge {owner!r}, not {edge!r}; give {edge!r} a folder of its own")
 
     @property
     def public_key(self) -> str:
@@ -146,7 +150,7 @@ def _connect(path: Path, edge: str, public_key: str) -> sqlite3.Connection:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     elif version != SCHEMA_VERSION:
-        raise LedgerError(f"{path} has format {version}, this version reads {SCHEMA_VERSION}; use a matching version")
+        raise NotThisLedger(f"{path} has format {version}, this version reads {SCHEMA_VERSION}; use a matching version")
     if db.execute("SELECT public_key FROM epochs ORDER BY number DESC LIMIT 1").fetchone()[0] != public_key:
         add_epoch(db, public_key)  # the key was lost: nobody would believe it under the old name
     return db
@@ -175,6 +179,6 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
     try:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text()))
     except ValueError as error:
-        raise LedgerError(
+        raise NotThisLedger(
             f"{path} is not an edge's key; put the right one back, or take it away for a new one"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich import box
 from rich.table import Table
 
 from edge.control.process import motors_of
@@ -12,8 +13,10 @@ from firmware_bridge.damiao import Feedback, status_name
 
 
 def table(station: Station, feedback: Mapping[int, Feedback]) -> Table:
-    """Return one row a motor; a motor that did not answer says so."""
-    shown = Table("motor", "type", "state", "angle rad", "velocity rad/s", "torque N m", "MOSFET C", "coil C")
+    """Return one row a motor, whole in 80 columns; a motor that did not answer says so."""
+    # Units below their names, and a box without sides: the longest state, "communication lost", is then not cut.
+    heads = ("motor", "type", "state", "angle\nrad", "velocity\nrad/s", "torque\nN m", "MOSFET\nC", "coil\nC")
+    shown = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for motor in motors_of(station):
         said = feedback.get(motor.number)
         if said is None:

@@ -117,20 +117,36 @@ class ArmTaken(Exception):
 
 
 @contextmanager
-def claim_arm(station: str) -> Iterator[None]:
-    """Keep every other process of this user from the arm.
+def claim_arm(station: str, folder: Path) -> Iterator[None]:
+    """Keep every other process of this user from the arm of that name; `folder` is whose station asks.
 
     Raises:
-        ArmTaken: one has it.
+        ArmTaken: one has it; says which, and whether another folder holds a station of the same name.
     """
-    with open(slots_path(station).with_suffix(".lock"), "w") as lock:
+    # Opened without emptying it: what stands in it is the holder's.
+    with open(slots_path(station).with_suffix(".lock"), "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ArmTaken(
-                f"another process has the arm of {station}: stop `enpire-edge run` or the doctor first"
-            ) from error
+            lock.seek(0)
+            raise ArmTaken(_taken(station, folder, lock.read())) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} {folder.resolve()}")
+        lock.flush()
         yield
+
+
+def _taken(station: str, folder: Path, said: str) -> str:
+    """Return who has the arm, as its holder wrote it, and what to do."""
+    process, _, other = said.partition(" ")
+    if not other:  # it has not written yet
+        return f"another process has the arm of {station}: stop `enpire-edge run` or the doctor first"
+    if other == str(folder.resolve()):
+        return f"process {process} has the arm of {station}: stop that `enpire-edge run` or doctor first"
+    return (
+        f"process {process} runs another station named {station}, that of {other}: two stations of one machine need two"
+        f" names, so change `name` in {folder / 'station.toml'}, or stop that one first if both are the same arm"
+    )
 
 
 def slots_path(station: str) -> Path:

@@ -22,6 +22,8 @@ from calibration.records import Calibration, load_calibration
 from edge.arm import ArmModel, Payload, body_of, load_arm
 from edge.messages import CONTROL_HZ
 from edge.records import EDGE_NAME
+from firmware_bridge import slcan, usb2can
+from firmware_bridge.frames import BridgeError
 from firmware_bridge.guard import JointLimits, narrow
 from policies.interface import JOINTS, POLICY_HZ, Array
 
@@ -42,7 +44,7 @@ LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any l
 
 
 class StationError(Exception):
-    """A station.toml that cannot be used; says which key and what to do."""
+    """A station.toml that is missing or cannot be used; says which key and what to do."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +168,25 @@ def load_station(folder: Path) -> Station:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise StationError(f"no {FILE} in {folder}: make one with `enpire-edge make-stations {folder}`") from error
+        raise StationError(_missing(folder)) from error
     try:
         raw = tomllib.loads(text.decode())
     except ValueError as error:  # not TOML, not UTF-8, or a whole number of thousands of digits
-        raise StationError(f"{path}: not TOML: {error}") from error
+        raise StationError(f"{path}: not TOML: {error}; correct the file") from error
     try:
         return _station(folder, raw, hashlib.sha256(text).hexdigest())
     except StationError as error:
-        raise StationError(f"{path}: {error}") from error
+        raise StationError(f"{path}: {error}; correct the file") from error
+
+
+def _missing(folder: Path) -> str:
+    """Return what to do where `folder` holds no station."""
+    below = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
+    if below:
+        return f"no {FILE} in {folder}, which holds stations: name one of them, such as {below[0]}"
+    return (
+        f"no {FILE} in {folder}: give the folder of a station; `enpire-edge make-stations FOLDER` makes emulated ones"
+    )
 
 
 def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
@@ -228,13 +240,21 @@ def _can(raw: Mapping[str, Any]) -> Can:
         raise StationError(
             "can.adapter is for slcan and needed there: lawicel or damiao, which number bitrates differently"
         )
-    return Can(
+    can = Can(
         transport=transport,
         port=_text(raw["port"], "can.port"),
         bitrate=int(_number(raw.get("bitrate", BITRATE), "can.bitrate", 10_000, BITRATE)),
         adapter=_text(raw.get("adapter", "none"), "can.adapter"),
         rate_hz=_number(raw.get("rate_hz", CONTROL_HZ), "can.rate_hz", 100.0, 500.0),
     )
+    try:  # as it will be opened: an adapter that is not known, or has no such bitrate, is refused here and not later
+        if transport == "slcan":
+            slcan.opening(can.adapter, can.bitrate)
+        elif transport == "usb2can":
+            usb2can.opening(can.bitrate)
+    except BridgeError as error:
+        raise StationError(f"[can]: {error}") from error
+    return can
 
 
 def _emulation(raw: Mapping[str, Any], folder: Path) -> Emulation:
@@ -284,9 +304,7 @@ def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:
         if not allowed.all():
             joint = int(np.argmin(allowed))
             limit = own.lower_rad[joint] if key == "lower_rad" else getattr(own, key)[joint]
-            raise StationError(
-                f"limits.{key} of joint {joint + 1} is {site[key][joint]:g}, {rule} ({limit:g}); correct the file"
-            )
+            raise StationError(f"limits.{key} of joint {joint + 1} is {site[key][joint]:g}, {rule} ({limit:g})")
     return narrow(own, JointLimits(**site))
 
 

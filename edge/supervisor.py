@@ -1,8 +1,8 @@
 """Starts a station's processes, restarts one that dies, and stops them in order.
 
 - All of them are in one process group of their own, so that a Ctrl-C at the terminal reaches only the supervisor.
-- The first command is the station: when it ends well, all end. Exit code 2 means that its configuration was refused,
-  which no restart cures.
+- The first command is the station: when it ends well, all end. Exit code 2 means a fault that no restart cures, such
+  as a file that was refused or an adapter that is not there; all end then.
 - A command that dies quickly many times in a row, or cannot be started at all, stops everything, with the reason.
 - Stopping: SIGTERM to each in the order given, waiting for it, so that the uplink can still send the last trials.
 - When the supervisor itself is killed the kernel kills its children.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 LOG = logging.getLogger("edge.supervisor")
 PR_SET_PDEATHSIG = 1
-CONFIGURATION_REFUSED = 2
+NO_CURE = 2
 CANNOT_START = 127  # as a shell says it
 HURRY_S = 6.0  # after a second SIGTERM: a control process then lets its arm down
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -121,9 +121,9 @@ def _ended(child: _Child, restarts: Restarts) -> int | None:
     age_s = time.monotonic() - child.started_s
     if code == 0 and child.is_station:
         return 0
-    if code == CONFIGURATION_REFUSED:
-        LOG.warning("%s refused its configuration; correct what it said above", child.name)
-        return CONFIGURATION_REFUSED
+    if code == NO_CURE:
+        LOG.error("%s cannot go on and no restart cures that; correct what it said above", child.name)
+        return NO_CURE
     child.quick_deaths = child.quick_deaths + 1 if age_s < restarts.quick_s else 1
     if child.quick_deaths >= restarts.most_quick:
         LOG.error(

@@ -44,6 +44,7 @@ LET_DOWN_S = 4.0
 BORNE_S = 0.02  # a twentieth of the motors' watchdog
 LOOK_S = 0.1
 AT_REST_RAD = 0.1
+ANSWERS = ["lost", "extra", "rejected"]  # counts of the kernel's memory
 
 
 class ControlProcess:
@@ -69,6 +70,7 @@ class ControlProcess:
         if self._halts:
             return False
         enable(self._loop, self._bus, lambda: time.sleep(PROBE_S), time.monotonic_ns())
+        self._runs["next_ns"] = 0  # the motors answer to being enabled in the period before the first
         return True
 
     def halt(self) -> None:
@@ -85,11 +87,10 @@ class ControlProcess:
         try:
             for refusal in claim_real_time():
                 LOG.warning("%s", refusal)
-            if self._halts:
+            if self._halts or not self.wake():
+                LOG.info("%s: ended before any motor was enabled", self._station.name)
                 return
-            if not self.wake():
-                return
-            LOG.info("%s: awake at its measured pose", self._station.name)
+            LOG.info("%s: awake at its measured pose, and holding it", self._station.name)
             while (why := self._go()) == ORDERED or why == AT_REST:
                 if why == ORDERED:
                     self._obey(int(self._values[1]["what"][0]))
@@ -121,11 +122,24 @@ class ControlProcess:
             elif what == RESTART and not self._loop.damped:
                 LOG.error("not restarted: the arm is not damped, and waking it would drop it; stow it first")
             elif what == RESTART:
-                self.wake()
+                self._wake_again()
             elif what == STOW:
                 self._loop.stow()
         except (BridgeError, ControlError) as error:
             LOG.error("an order was not obeyed: %s", error)
+
+    def _wake_again(self) -> None:
+        """Wake the arm; the counts of answers go on, without those that the inspection took for its own.
+
+        Raises:
+            MotorRefused, ControlError: see `wake`.
+        """
+        memory = self._loop.records[2]
+        counted = memory[ANSWERS].copy()
+        try:
+            self.wake()
+        finally:
+            memory[ANSWERS] = counted
 
     def _leave(self, why: int) -> None:
         """Stow, then damp, then let the motors go; a bus that is gone leaves that to their watchdog."""
@@ -140,12 +154,15 @@ class ControlProcess:
         self._loop.damp()
         if self._is_at_rest():
             self._stay(DAMPED_S)
+            how = "stowed at its rest"
         else:
             LOG.warning("the arm is not at its rest: it is let down where it is, within %g s", LET_DOWN_S)
             for share in np.linspace(1.0, 0.0, round(LET_DOWN_S / LOOK_S)):
                 self._loop.bear(share)
                 self._stay(LOOK_S)
+            how = "let down where it was"
         self._let_go()
+        LOG.info("%s: %s and damped; its motors are disabled", self._station.name, how)
 
     def _stay(self, seconds: float) -> None:
         """Run on for so long, whoever halts or orders meanwhile.
@@ -173,7 +190,8 @@ class ControlProcess:
         went, memory = self._runs[0], self._loop.records[2][0]
         seconds = max((int(went["now_ns"]) - int(went["began_ns"])) * 1e-9, 1e-9)
         LOG.info(
-            "%d periods at %.1f Hz; %d began late; answers: %d lost, %d doubled, %d of nobody; %d commands not sent",
+            "%d periods at %.1f Hz; %d began late; answers: %d not in their period, %d too many for one, %d of nobody;"
+            " %d commands not sent",
             went["ticks"], went["ticks"] / seconds, went["late_ticks"],
             memory["lost"], memory["extra"], memory["rejected"], went["unsent"],
         )  # fmt: skip
@@ -258,13 +276,14 @@ def main(arguments: list[str]) -> int:
         can = station.can
         if len(arguments) > 1:
             can = replace(can, transport="seqpacket", port=arguments[1])
-        with claim_arm(station.name), _wait_for_bus(can, stop) as bus:
+        with claim_arm(station.name, station.folder), _wait_for_bus(can, stop) as bus:
             slots = Slots(slots_path(station.name), create=True)
             return serve(station, bus, slots, stop)
-    except (StationError, CalibrationError, ArmTaken) as error:
+    # A bus that cannot be opened waits for a person: an adapter to plug in, an interface to set up, a group to join.
+    except (StationError, CalibrationError, ArmTaken, BridgeError, ControlError) as error:
         LOG.error("%s", error)
         return 2
-    except (BridgeError, ControlError, OSError) as error:  # a new start may find it cured
+    except OSError as error:  # a new start may find it cured
         LOG.error("%s", error)
         return 1
 

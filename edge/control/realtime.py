@@ -3,7 +3,8 @@
 - Each period: sleep to its absolute beginning, gather the replies to the last commands, take the newest setpoint, run
   the kernel, send seven commands, publish the state.
 - A period that begins late is counted; the loop does not hurry to catch up, it goes on from now.
-- The loop returns to Python for what is rare: an order, a request to halt, a bus that is gone, the end of stowing.
+- The loop returns to Python for what is rare: an order, a request to halt, a bus that is gone, the end of stowing. It
+  goes on with the period that was due: one that began at once would find no answers, and the next one twice as many.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ RUN = np.dtype(
         ("unsent", np.int64),
         ("now_ns", np.int64),
         ("began_ns", np.int64),
-        ("next_ns", np.int64),
+        ("next_ns", np.int64),  # when the next period is due; 0 for one period from now
         (f"sources_{SOURCES:08x}", np.uint8),
     ],
     align=True,
@@ -90,7 +91,8 @@ def run(
     clock = np.zeros(2, dtype=np.int64)
     replies = np.zeros((MOST_REPLIES, FRAME_BYTES), dtype=np.uint8)
     commands = np.zeros((MOTORS, FRAME_BYTES), dtype=np.uint8)
-    go["next_ns"] = _now_ns(clock)
+    if go["next_ns"] == 0:
+        go["next_ns"] = _now_ns(clock) + period_ns
     if go["began_ns"] == 0:
         go["began_ns"] = go["next_ns"]
     while True:

@@ -20,6 +20,7 @@ import msgpack
 
 from edge import software
 from edge.ledger import DiskFull, Ledger, LedgerError
+from edge.ledger_file import NotThisLedger
 from edge.status import Status, StatusError, read_status
 from edge.uplink.courier import Courier
 from edge.uplink.memory import own_group_memory_mb
@@ -36,7 +37,7 @@ LAST_WORDS_S = 3.0
 
 
 def main(arguments: list[str]) -> int:
-    """Carry until SIGTERM; return 0, 2 where the station's files are wrong, 1 where the ledger cannot be used."""
+    """Carry until SIGTERM; return 0, 2 where the station's files are wrong or another's, 1 where the ledger fails."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if len(arguments) != 1:
         print("usage: python -m edge.uplink STATION_DIR", file=sys.stderr)
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
             Coordinator(settings.endpoint, settings.name) as coordinator,
         ):
             _carry(settings, ledger, coordinator, stop)
-    except UplinkError as error:
+    except (UplinkError, NotThisLedger) as error:
         LOG.error("%s", error)
         return 2
     except LedgerError as error:  # a new start may find it cured

@@ -5,7 +5,6 @@ The clock is real here, so nothing is asserted about time.
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -22,16 +21,13 @@ import pytest
 
 from edge.control.loop import loop_of
 from edge.control.process import ControlProcess, open_bus
-from edge.control.realtime import compile_loop
-from edge.doctor import FAILED, OK, SKIPPED, Finding, examine
-from edge.emulation.patient import EmulatedArm
+from edge.control.realtime import DONE, RUN, compile_loop, run
 from edge.emulation.stations import make_stations
-from edge.emulation.world import World
+from edge.ledger import Ledger
 from edge.messages import LONGEST_LIFE_NS
-from edge.slots import ORDER, RESTART, SETPOINT, STOW, Slots
+from edge.slots import LAYOUT, ORDER, RESTART, SETPOINT, STOW, Slots
 from edge.station import Station, StationError, load_station
 from firmware_bridge.damiao import Status
-from firmware_bridge.fault_script import FaultScript
 
 IDEAL_MOTORS = Path(__file__).with_name("ideal_motors.py")
 POSE = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])
@@ -183,63 +179,10 @@ def test_a_wrong_motor_is_refused_before_anything_is_enabled(motors: Motors, tmp
     assert not motors.read("enabled").any()
 
 
-def findings(folder: Path, faults: str = "", confirm_motion: bool = False) -> list[Finding]:
-    def arm(station: Station) -> EmulatedArm:
-        patient = EmulatedArm(station)
-        if faults:
-            world = World(station, 1, FaultScript.parse(faults))
-            patient._world, patient.bus = world, world.bus
-        return patient
-
-    return list(examine(folder, confirm_motion, arm))
-
-
 @pytest.fixture
 def emulated(tmp_path: Path) -> Path:
     make_stations(tmp_path, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
     return tmp_path / "station-1"
-
-
-def test_the_doctor_finds_a_sound_arm_sound(emulated: Path) -> None:
-    found = findings(emulated, confirm_motion=True)
-    assert {finding.outcome for finding in found if "limit" not in finding.check and "lock" not in finding.check} == {
-        OK
-    }
-    assert [finding.check for finding in found][-1] == "gravity"
-
-
-@pytest.mark.parametrize(
-    ("fault", "check", "detail", "remedy"),
-    [
-        ('kind = "wrong_part"\nmotor = 2', "motor 2 (DM4340)", "GR is 48", "another motor is fitted"),
-        ('kind = "wrong_scale"\nmotor = 3', "motor 3 (DM4340)", "VMAX is 8", "maker's tool"),
-        ('kind = "watchdog_off"\nmotor = 4', "motor 4 (DM4310)", "TIMEOUT is 0", "maker's tool"),
-        ('kind = "wrong_mode"\nmotor = 5', "motor 5 (DM4310)", "CTRL_MODE is 2", "maker's tool"),
-        ('kind = "drop"', "bitrate", "no motor answers", "termination"),
-    ],
-)
-def test_the_doctor_names_what_is_wrong_and_what_to_do(
-    emulated: Path, fault: str, check: str, detail: str, remedy: str
-) -> None:
-    failed = [finding for finding in findings(emulated, f"[[fault]]\n{fault}\n") if finding.outcome == FAILED]
-    assert any(finding.check == check and detail in finding.detail and remedy in finding.remedy for finding in failed)
-
-
-def test_the_doctor_moves_nothing_without_leave(emulated: Path) -> None:
-    last = findings(emulated)[-1]
-    assert (last.check, last.outcome) == ("gravity", SKIPPED)
-    assert "--confirm-motion" in last.remedy
-
-
-def test_the_doctor_says_that_a_port_is_missing(tmp_path: Path) -> None:
-    folder = make_station(tmp_path, '[can]\ntransport = "slcan"\nadapter = "damiao"\nport = "/nowhere"\n')
-    found = list(examine(folder, False))
-    assert ("port", FAILED) in [(finding.check, finding.outcome) for finding in found]
-    done = subprocess.run(
-        [sys.executable, "-m", "edge.cli", "doctor", str(folder), "--json"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert json.loads(done.stdout)[-1]["outcome"] == SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -248,6 +191,9 @@ def test_the_doctor_says_that_a_port_is_missing(tmp_path: Path) -> None:
         ("", "wants one of"),
         ('[can]\ntransport = "wifi"\nport = "x"\n', "known: socketcan"),
         ('[can]\ntransport = "slcan"\nport = "x"\n', "can.adapter is for slcan"),
+        ('[can]\ntransport = "slcan"\nport = "x"\nadapter = "canable"\n', "adapter 'canable' .known: lawicel, damiao"),
+        ('[can]\ntransport = "slcan"\nport = "x"\nadapter = "damiao"\nbitrate = 800000\n', "has no bitrate 800000"),
+        ('[can]\ntransport = "usb2can"\nport = "x"\nbitrate = 12345\n', "USB2CAN has no bitrate 12345"),
         ('[can]\ntransport = "usb2can"\nport = "x"\nadapter = "damiao"\n', "can.adapter is for slcan"),
         ('[can]\ntransport = "socketcan"\nport = "can0"\nrate_hz = 2000\n', "can.rate_hz"),
         ('[can]\ntransport = "socketcan"\nport = "can0"\n[emulation]\nseed = 1\n', "wants one of"),
@@ -281,7 +227,65 @@ def test_a_mocked_station_wakes_and_is_stowed_when_it_is_stopped(tmp_path: Path)
             break
     lines += process.stderr.readlines()
     assert process.wait() == 0, "".join(lines)
-    assert any("periods at" in line for line in lines)
+    told = [words for line in lines for words in TOLD if words in line]
+    assert told == list(TOLD)
+
+
+TOLD = ("about to be woken", "awake at its measured pose", "stowed at its rest and damped", "periods at")  # in order
+MISSING = "/nowhere/adapter: cannot open the serial port"
+
+
+def test_run_and_doctor_say_the_same_of_a_missing_adapter_and_nothing_is_tried_again(tmp_path: Path) -> None:
+    folder = make_station(tmp_path, '[can]\ntransport = "usb2can"\nport = "/nowhere/adapter"\n')
+    done = enpire_edge("run", folder, "--confirm-motion")
+    assert (done.returncode, done.stderr.count(MISSING), "starting it again" in done.stderr) == (2, 1, False)
+    assert "no restart cures that" in done.stderr.splitlines()[-1]
+    read = enpire_edge("run", folder, "--read-only")
+    assert (read.returncode, MISSING in read.stderr) == (2, True)
+    examined = enpire_edge("doctor", folder).stdout
+    assert MISSING in examined
+    [sentence] = [line for line in done.stderr.splitlines() if MISSING in line]
+    assert sentence[sentence.index(MISSING) :] in examined
+
+
+def enpire_edge(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_station_that_is_both_is_refused_before_anything_is_started(emulated: Path) -> None:
+    with (emulated / "station.toml").open("a") as file:
+        file.write('[can]\ntransport = "socketcan"\nport = "can0"\n')
+    done = enpire_edge("run", emulated)
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert "and not both" in line
+
+
+def test_a_station_with_another_s_ledger_is_not_started_again_and_again(emulated: Path) -> None:
+    Ledger(emulated / "ledger.db", "other").close()
+    done = enpire_edge("run", emulated)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, "no restart cures that" in lines[-1]) == (2, True)
+    assert f"{emulated}: an emulated station runs the trials" in lines[0]
+    assert any("belongs to edge 'other', not 'station-1'" in line for line in lines)
+
+
+def test_the_loop_goes_on_with_the_period_that_was_due(motors: Motors, tmp_path: Path) -> None:
+    """A loop that began a period at each return would find no answers in it, and count them lost."""
+    station = load_station(tmp_path / "station-1")
+    loop = loop_of(station)
+    runs = np.zeros(1, dtype=RUN)
+    slots = Slots(tmp_path / "slots", create=True)
+    words = [slots.words(name) for name, _ in LAYOUT]
+    values = [np.zeros(1, dtype=dtype) for _, dtype in LAYOUT]
+    assert station.can is not None
+    with open_bus(station.can) as bus:
+        began_ns = time.monotonic_ns()
+        for ticks in range(1, 25):
+            runs["most_ticks"] = ticks
+            assert run(runs, bus.wires, *loop.records, *words, *values) == DONE
+            assert int(runs["now_ns"][0]) - began_ns >= ticks * int(loop.records[0]["dt_s"][0] * 1e9)
 
 
 def test_reading_only_shows_the_joints_and_enables_nothing(motors: Motors, tmp_path: Path) -> None:

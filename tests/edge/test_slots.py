@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge.slots import CHECK, HEADER_WORDS, ORDER, SETPOINT, STOW, Slots, SlotsMissing
+from edge.slots import CHECK, HEADER_WORDS, ORDER, SETPOINT, STOW, ArmTaken, Slots, SlotsMissing, claim_arm, slots_path
 
 
 def setpoint(value: float) -> np.ndarray:
@@ -58,3 +59,22 @@ def test_without_a_control_process_there_are_no_slots(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"12345678")
     with pytest.raises(SlotsMissing, match="another version"):
         Slots(tmp_path / "other")
+
+
+def test_an_arm_is_claimed_once_and_the_other_is_told_by_whom_and_what_to_do(tmp_path: Path) -> None:
+    name = f"claimed-{os.getpid()}"  # the claim is one of the machine's, and tests run beside each other
+    with claim_arm(name, tmp_path / "one"):
+        with (
+            pytest.raises(ArmTaken, match=rf"process {os.getpid()} has the arm of {name}: stop"),
+            claim_arm(name, tmp_path / "one"),
+        ):
+            pass
+        for _ in range(2):  # who is refused takes nothing away of what the next one is told
+            with (
+                pytest.raises(ArmTaken, match=f"another station named {name}, that of {tmp_path / 'one'}.*`name`"),
+                claim_arm(name, tmp_path / "two"),
+            ):
+                pass
+    with claim_arm(name, tmp_path / "two"):
+        pass
+    slots_path(name).with_suffix(".lock").unlink()

@@ -135,11 +135,18 @@ def test_a_wrong_file_is_refused_in_one_line(folder: Path, old: str, new: str, c
         load_station(folder)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("correct the file") == 1
 
 
-def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(StationError, match="make-stations"):
+def test_a_missing_file_says_how_to_make_one_and_not_to_correct_it(tmp_path: Path) -> None:
+    with pytest.raises(StationError, match="make-stations") as caught:
         load_station(tmp_path)
+    assert "correct" not in str(caught.value)
+
+
+def test_who_names_the_folder_of_all_stations_is_told_so(folder: Path) -> None:
+    with pytest.raises(StationError, match=f"holds stations: name one of them, such as {folder}"):
+        load_station(folder.parent)
 
 
 def test_a_wrong_calibration_is_refused(folder: Path) -> None:

@@ -137,12 +137,12 @@ def test_deaths_that_are_not_quick_are_forgiven(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_refused_configuration_is_not_tried_again(tmp_path: Path, place: int) -> None:
+def test_a_fault_that_no_restart_cures_is_not_tried_again(tmp_path: Path, place: int) -> None:
     commands = [child(ENDS_WELL + WAITS, "other")]
     commands.insert(place, counting(tmp_path / "runs", "sys.exit(2)"))
     code, _, err = ended(*commands)
     assert (code, runs(tmp_path / "runs")) == (2, 1)
-    assert "refused its configuration" in err
+    assert "no restart cures" in err
 
 
 @pytest.mark.parametrize("place", [0, 1])
