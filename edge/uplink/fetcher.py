@@ -1,0 +1,57 @@
+"""Fetches the lab's TUF repository from the coordinator, a piece a question.
+
+A missing file is the error reply "404" and nothing else: no answer says nothing, or a short cut of the network would
+read as "there is no newer root" and stop the rotation of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgpack
+from tuf.api.exceptions import DownloadError, DownloadHTTPError
+from tuf.ngclient import FetcherInterface
+
+from edge.uplink.network import Coordinator, NoAnswer, Refused
+
+PIECE_BYTES = 256 << 10
+NOT_FOUND = "404"
+
+
+class ZenohFetcher(FetcherInterface):
+    """Asks the coordinator under this edge's own key."""
+
+    def __init__(self, coordinator: Coordinator, edge: str) -> None:
+        """Ask `coordinator` as `edge`."""
+        self._coordinator = coordinator
+        self._prefix = f"enpire/edge/{edge}/trust/"
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        offset = 0
+        while True:
+            total, data = self._piece(url, offset)
+            if data:
+                yield data
+            offset += len(data)
+            if offset >= total:
+                return
+            if not data:
+                raise DownloadError(f"the coordinator stopped in the middle of {url}")
+
+    def _piece(self, url: str, offset: int) -> tuple[int, bytes]:
+        # Raised from inside the generator, so nothing turns other exceptions into these.
+        try:
+            answer = self._coordinator.ask(self._prefix + url, attachment=msgpack.packb({"offset": offset}))
+            piece = msgpack.unpackb(answer)
+            total, data = piece["total"], piece["data"]
+        except NoAnswer as error:
+            raise DownloadError(str(error)) from error
+        except Refused as error:
+            if str(error) == NOT_FOUND:
+                raise DownloadHTTPError(f"{url} is not in the repository", int(NOT_FOUND)) from error
+            raise DownloadError(f"the coordinator refused {url}: {error}") from error
+        except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+            raise DownloadError(f"not an answer to {url}: {error!r:.80}") from error
+        if not (isinstance(total, int) and isinstance(data, bytes) and len(data) <= PIECE_BYTES):
+            raise DownloadError(f"not a piece of {url}")
+        return total, data
