@@ -272,6 +272,6 @@ def _check_value(item: Parameter | Idea, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpaceError(f"parameter {item.name} is {value!r}, which is not a number")
     if not item.low <= value <= item.high:
-        raise SpaceError(f"parameter {item.name} is {value}; allowed is {item.low} to {item.high}")
+        raise SpaceError(f"parameter {item.name} is {value!r:.40}; allowed is {item.low} to {item.high}")
     if item.scale == "integer" and not float(value).is_integer():
         raise SpaceError(f"parameter {item.name} is {value}; it must be a whole number")
