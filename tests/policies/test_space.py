@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import space
+from policies.envelope import Envelope
 from policies.interface import Value
-from policies.space import Idea, Parameter, PolicySpace, SpaceError, load_space, parse_space
+from policies.space import Idea, Parameter, PolicySpace, Resources, SpaceError, Weight, load_space, parse_space
 
 PUSH_T = Path(space.__file__).parent / "push_t"
 GOOD = """
@@ -112,7 +113,22 @@ def test_a_policy_may_have_nothing_to_vary() -> None:
         (with_line("api = 1", 'api = "1"'), "api is '1', which is not a int"),
         (with_line("api = 1", "api = 1.0"), "api is 1.0, which is not a int"),
         (with_line("api = 1", "api = true"), "api is True, which is not a int"),
+        (with_line("api = 1", "api = 0"), "api is 0; this version speaks 1"),
+        (with_line("api = 1", "api = 2"), "api is 2; this version speaks 1"),
         (with_line('name = "slide"', "name = 1"), "name is 1, which is not a str"),
+        (with_line('name = "slide"', 'name = ""'), "'' is not a name of at most 61 of a-z, 0-9 and _"),
+        (with_line('name = "slide"', 'name = "2slide"'), "'2slide' is not a name"),
+        (with_line('name = "slide"', 'name = "Slide"'), "'Slide' is not a name"),
+        (with_line('name = "slide"', f'name = "{"s" * 62}"'), "is not a name of at most 61"),
+        (with_line('task = "push_t"', 'task = "../push_t"'), "'../push_t' is not a name"),
+        (with_line('task = "push_t"', 'task = "push_t\\n"'), "'push_t\\n' is not a name"),
+        (with_line("[parameters.tries]", '[parameters."how often"]'), "'how often' is not a name"),
+        (with_line("[ideas.ease]", '[ideas."a\\nb"]'), "'a\\nb' is not a name"),
+        (b"a = " + b"[" * 9000, "not TOML: "),
+        (with_line("api = 1", "api" + ".a" * 4000 + " = 1"), "not TOML: "),
+        (b"a = " + b"1" * 5000, "not TOML: "),
+        (with_line("low = 0.05", "low = 1" + "0" * 400), "holds a number that is too large"),
+        (with_line("api = 1", "api = 1\n" + "n" * 1000 + " = 1"), "nnn..."),
         (with_line("[parameters.speed_m_s]", "[parameter.speed_m_s]"), "parameter is not known here"),
         (with_line("[ideas.ease]", "[[ideas]]"), "ideas is [{"),
         (with_line("api = 1", "api = 1\nparameters.a = 1"), "parameters.a is not a table"),
@@ -171,6 +187,100 @@ def test_an_error_in_a_folder_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(SpaceError) as caught:
         load_space(tmp_path)
     assert str(caught.value) == f"{tmp_path / 'policy.toml'}: api is missing"
+
+
+# What a policy binds itself to.
+
+
+def bound(more: str) -> PolicySpace:
+    return parse_space(f"{GOOD}\n{more}".encode())
+
+
+def test_what_is_not_said_is_what_the_edge_gives() -> None:
+    assert (SPACE.envelope, SPACE.resources, SPACE.weights) == (Envelope(), Resources(512, 300.0), {})
+    assert bound("[envelope]\n[resources]\n[weights]") == SPACE
+
+
+def test_an_envelope_is_read() -> None:
+    assert bound("[envelope]\ntrial_s = 20\nbox_lower_m = [0, -1, 0]").envelope == Envelope(
+        box_lower_m=(0.0, -1.0, 0.0), trial_s=20.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "resources"),
+    [
+        ("memory_mb = 512", Resources(512, 300.0)),
+        ("memory_mb = 1", Resources(1, 300.0)),
+        ("longest_s = 300", Resources(512, 300.0)),
+        ("longest_s = 1e-3", Resources(512, 0.001)),
+        ("memory_mb = 64\nlongest_s = 9.5", Resources(64, 9.5)),
+    ],
+)
+def test_resources_are_allowed_up_to_what_the_edge_gives(line: str, resources: Resources) -> None:
+    found = bound(f"[resources]\n{line}").resources
+    assert found == resources
+    assert (type(found.memory_mb), type(found.longest_s)) == (int, float)
+
+
+def test_weights_are_allowed_up_to_their_number_and_size() -> None:
+    lines = [f'"w{k}.onnx" = ["{k:064x}", {1 if k else 8 << 30}]' for k in range(16)]
+    lines[1] = lines[1].replace(".onnx", ".safetensors")
+    found = bound("[weights]\n" + "\n".join(lines)).weights
+    assert len(found) == 16
+    assert found["w0.onnx"] == Weight("0" * 64, 8 << 30)
+    assert found["w1.safetensors"] == Weight(f"{1:064x}", 1)
+    assert refusal(f"{GOOD}\n[weights]\n".encode() + "\n".join([*lines, '"x.onnx" = []']).encode()).endswith(
+        "17 files of weights; at most 16 are allowed"
+    )
+
+
+HASH = "0123456789abcdef" * 4
+NOT_A_WEIGHT = "weights.a.onnx is not [sha256, bytes] with at most 8589934592 bytes"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ("envelope = 1", "envelope is 1, which is not a dict"),
+        ("[envelope]\nspeed = 1", "envelope.speed is not known here"),
+        ("[envelope]\ntrial_s = nan", "envelope.trial_s holds nan; allowed is more than 0 to 3600"),
+        ("resources = 1", "resources is 1, which is not a dict"),
+        ("[resources]\ncpus = 1", "resources.cpus is not known here; known are memory_mb, longest_s"),
+        ("[resources]\nmemory_mb = 513", "resources.memory_mb is 513; allowed is 1 to 512"),
+        ("[resources]\nmemory_mb = 0", "resources.memory_mb is 0; allowed is 1 to 512"),
+        ("[resources]\nmemory_mb = -1", "resources.memory_mb is -1; allowed is 1 to 512"),
+        ("[resources]\nmemory_mb = 64.0", "resources.memory_mb is 64.0, which is not a int"),
+        ("[resources]\nmemory_mb = true", "resources.memory_mb is True, which is not a int"),
+        ("[resources]\nlongest_s = 300.1", "resources.longest_s is 300.1; allowed is up to 300"),
+        ("[resources]\nlongest_s = 0", "resources.longest_s is 0; allowed is up to 300"),
+        ("[resources]\nlongest_s = -1", "resources.longest_s is -1; allowed is up to 300"),
+        ("[resources]\nlongest_s = nan", "resources.longest_s is nan; allowed is up to 300"),
+        ("[resources]\nlongest_s = inf", "resources.longest_s is inf; allowed is up to 300"),
+        ("[resources]\nlongest_s = '9'", "resources.longest_s is '9', which is not a float"),
+        ("weights = 1", "weights is 1, which is not a dict"),
+        (
+            f'[weights]\n"a.pt" = ["{HASH}", 1]',
+            "weights named 'a.pt'; names are lower case words that end in .safetens",
+        ),
+        (f'[weights]\n"a/b.onnx" = ["{HASH}", 1]', "weights named 'a/b.onnx'"),
+        (f'[weights]\n"A.onnx" = ["{HASH}", 1]', "weights named 'A.onnx'"),
+        (f'[weights]\n"a.onnx\\n" = ["{HASH}", 1]', "weights named 'a.onnx\\n'"),
+        (f'[weights]\n"a.onnx" = ["{HASH}"]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH}", 1, 1]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = [1, "{HASH}"]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH}", 0]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH}", 1.0]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH}", true]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH}", {(8 << 30) + 1}]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH[1:]}", 1]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = ["{HASH.upper()}", 1]', NOT_A_WEIGHT),
+        (f'[weights]\n"a.onnx" = "{HASH}"', NOT_A_WEIGHT),
+    ],
+)
+def test_a_policy_cannot_ask_for_what_the_edge_does_not_give(more: str, text: str) -> None:
+    data = f"{GOOD}\n{more}".encode() if more.startswith("[") else with_line("api = 1", f"api = 1\n{more}")
+    assert refusal(data).startswith(f"here.toml: {text}")
 
 
 # Values.
