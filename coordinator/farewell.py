@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from coordinator.report.measures import idea_words
+
 Figures = Mapping[str, Any]
 
 
@@ -34,7 +36,7 @@ def _lines(summary: Figures) -> Iterator[Text]:
     made = mru["agents"] + mru["offline_researcher"]
     yield _row(
         "robots",
-        f"in a trial {_percent(mru['any_experiment'])} of the time, in a useful one {_percent(mru['useful'])},"
+        f"of the whole run in a trial {_percent(mru['any_experiment'])}, in a useful one {_percent(mru['useful'])},"
         f" in one for a researcher's candidate {_percent(made)}; resetting {_percent(summary['reset_share'])}",
     )
     if summary["reset"]:
@@ -44,8 +46,7 @@ def _lines(summary: Figures) -> Iterator[Text]:
     yield _row("started", _started(summary))
     yield _row("memory", _memory(summary["memory"]))
     yield _row("trials", _integrity(summary))
-    ideas = summary["ideas"]
-    yield _row("ideas", f"{ideas['tried']} tried, {ideas['accept']} accepted, {ideas['reject']} rejected")
+    yield _row("ideas", idea_words(summary["ideas"]))
     for idea in summary["accepted"]:
         gain = f"{idea['gain_points']:+.0f} points after {idea['minute']:.1f} min"
         yield Text.assemble("            ", (f"{gain:>24}", "green"), f"  {idea['sentence']}")

@@ -20,6 +20,7 @@ from coordinator.report.measures import (
     HELDOUT,
     Count,
     Incumbent,
+    idea_counts,
     incumbents,
     invalid_causes,
     resets,
@@ -30,7 +31,6 @@ from coordinator.report.run import Idea, Run, load
 from coordinator.store import FILE as DATABASE
 
 FILE = "summary.json"
-VERDICTS = ("accept", "reject", "inconclusive", "superseded", "open")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         "from": _success(run, line[0]) if line else None,
         "to": _success(run, line[-1]) if line else None,
         "accepted": [_accepted(item.idea) for item in line if item.idea.parent_candidate_id is not None],
-        "ideas": _ideas(run),
+        "ideas": idea_counts(run),
         "trials": {
             "total": len(run.trials),
             "valid": len(valid),
@@ -186,11 +186,6 @@ def _accepted(idea: Idea) -> dict[str, Any]:
         "losses": decision.losses,
         "minute": decision.minute,
     }
-
-
-def _ideas(run: Run) -> dict[str, int]:
-    verdicts = Counter(idea.verdict for idea in run.ideas if idea.parent_candidate_id is not None)
-    return {"tried": sum(verdicts.values()), **{name: verdicts[name] for name in VERDICTS}}
 
 
 def _target(run: Run) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import comb
@@ -20,6 +20,13 @@ from coordinator.report.run import Idea, Run, TrialRow
 
 HELDOUT = "heldout"
 ATTEMPTS = 8  # of pass@8
+VERDICTS = {  # of ideas, in words
+    "accept": "accepted",
+    "reject": "rejected",
+    "inconclusive": "inconclusive",
+    "superseded": "superseded",
+    "open": "undecided at the end",
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,18 @@ def _heldout(run: Run, idea: Idea) -> Count | None:
         key=lambda row: (row.complete, row.trials),
     )
     return Count(rows[-1].successes, rows[-1].trials) if rows and rows[-1].trials else None
+
+
+def idea_counts(run: Run) -> dict[str, int]:
+    """Return how many ideas beside the seed met each verdict; they add up to `tried`."""
+    verdicts = Counter(idea.verdict for idea in run.ideas if idea.parent_candidate_id is not None)
+    return {"tried": sum(verdicts.values()), **{name: verdicts[name] for name in VERDICTS}}
+
+
+def idea_words(counts: Mapping[str, int]) -> str:
+    """Return the counts of `idea_counts` for a person; of the rarer verdicts only those that were met."""
+    told = [name for name in VERDICTS if counts.get(name) or name in ("accept", "reject")]
+    return f"{counts['tried']} tried: " + ", ".join(f"{counts[name]} {VERDICTS[name]}" for name in told)
 
 
 def depth(run: Run, idea: Idea) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coordinator.evolution.evidence import FASTER_SHARE, PROGRESS_MARGIN
 from coordinator.report import measures
 from coordinator.report.film import Strip
 from coordinator.report.markup import (
@@ -23,7 +24,7 @@ from coordinator.report.markup import (
     table,
 )
 from coordinator.report.measures import ATTEMPTS, Count
-from coordinator.report.run import Idea, Run
+from coordinator.report.run import Decision, Idea, Run
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def render(run: Run, pictures: Mapping[str, Picture], strips: tuple[Strip, ...])
         element("p", _asked(run), css="quiet"),
         section("Key figures", table((), key_figures(run), none="")),
         section("Hill-climb", _show(pictures["hillclimb"], "Hill-climb", HILLCLIMB_CAPTION), _incumbents(run)),
-        section("Ideas", _show(pictures["idea_tree"], "Idea tree", TREE_CAPTION), _ideas(run)),
+        section("Ideas", _show(pictures["idea_tree"], "Idea tree", TREE_CAPTION), *_ideas(run)),
         section("Stations", _show(pictures["utilisation"], "Use of the stations", USE_CAPTION), _stations(run)),
         section("Failures", _show(pictures["failures"], "Failures by class", FAILURE_CAPTION), _failures(run)),
         section("What it looked like", _films(strips)),
@@ -58,7 +59,25 @@ HILLCLIMB_CAPTION = (
     " Diamonds: measurements on held-out starts, which no decision has seen."
 )
 TREE_CAPTION = "Each dot is one idea, numbered as in the table below; only an accepted one moves the incumbent."
-USE_CAPTION = "Wall time of each station: trials by purpose, resets by the arm, and idle."
+COUNTED = (
+    "How ideas are compared.",
+    "Wins and losses count comparisons of two attempts, not successes: success beats failure; of two failures the one"
+    f" that got at least {PROGRESS_MARGIN:g} further (progress is 0 to 1) wins; two successes are even, unless the"
+    f" incumbent is near its ceiling: then the one that took at most {100 * FASTER_SHARE:.0f} % of the other's time"
+    " wins. The rest are even, so wins and losses need not add up to the comparisons.",
+    "In the gate a comparison is a pair: candidate and incumbent from the same fresh start, one after the other. Both"
+    " columns of success are over the same starts.",
+    "In the screen a comparison is one attempt of the candidate on a development start, set against every attempt that"
+    " the incumbent has made; it wins where it is better than more of them than it is worse than. The two columns of"
+    " success are over different sets of starts, so the gain there is a first impression and no evidence.",
+    "An idea is superseded when another one is accepted while it is tested: the incumbent that it was compared with no"
+    " longer rules. It is undecided when the run ended before its test did.",
+)
+USE_CAPTION = (
+    "Wall time of each station: trials by purpose, resets by the arm, and idle. Shares here are of the whole run, from"
+    " its start to its end, for each station that was asked for. The view station_utilisation in coordinator.db divides"
+    " by less, the time from a station's first trial to the end of its last, and so gives larger shares."
+)
 FAILURE_CAPTION = "Failures count against the policy; faults of the harness are listed as invalid and leave the rate."
 
 
@@ -103,9 +122,7 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
             yield f"success of the {name}, held-out starts", item.heldout.text if item.heldout else "not measured"
             yield f"success of the {name}, other starts", item.pooled.text
             yield from _pass_rates(name, item.best_count)
-    decided = [idea for idea in run.ideas if idea.decision and idea.parent_candidate_id is not None]
-    accepted = sum(idea.verdict == "accept" for idea in decided)
-    yield "ideas", f"{accepted} accepted of {len(decided)} decided"
+    yield "ideas", measures.idea_words(measures.idea_counts(run))
     invalid = sum(not trial.valid for trial in run.trials)
     yield "trials", f"{len(run.trials)}, of them {invalid} invalid, {run.quarantined} refused as contradicting"
     use = measures.robot_use(run)
@@ -127,7 +144,7 @@ def _pass_rates(name: str, measured: Count) -> Iterator[tuple[str, str]]:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} % of wall time"
+    return f"{100 * value:.1f} % of the stations' time in the whole run"
 
 
 def _show(shown: Picture, words: str, caption: str) -> Markup:
@@ -152,12 +169,14 @@ def _incumbents(run: Run) -> Markup:
     )
 
 
-def _ideas(run: Run) -> Markup:
-    return table(
-        ("", "Hypothesis", "Verdict", "Pairs", "Wins / losses", "Candidate", "Incumbent", "Gain", "Why"),
+def _ideas(run: Run) -> Iterator[Markup]:
+    yield table(
+        ("", "Hypothesis", "Verdict", "Compared", "Wins / losses", "Candidate", "Incumbent", "Gain", "Why"),
         (_idea_row(idea) for idea in run.ideas),
         none="No idea was written down.",
     )
+    name, *words = COUNTED
+    yield element("details", element("summary", name), *(element("p", each, css="quiet") for each in words))
 
 
 def _idea_row(idea: Idea) -> tuple[str, ...]:
@@ -170,20 +189,34 @@ def _idea_row(idea: Idea) -> tuple[str, ...]:
         str(idea.candidate_id),
         words,
         verdict,
-        str(made.pairs),
+        _compared(made),
         f"{made.wins} / {made.losses}",
         Count(made.candidate_successes, made.candidate_trials).text,
         Count(made.incumbent_successes, made.incumbent_trials).text,
-        f"{made.gain_points:+.0f} points",
+        f"{made.gain_points:+.0f} points" if made.candidate_trials and made.incumbent_trials else "",
         f"{made.stage}: {made.reason}",
     )
+
+
+def _compared(made: Decision) -> str:
+    unit = {"gate": "pair", "screen": "attempt"}.get(made.stage)
+    return f"{made.pairs} {unit}{'' if made.pairs == 1 else 's'}" if unit else ""
 
 
 def _stations(run: Run) -> Markup:
     names = sorted({trial.edge for trial in run.trials} | {station.edge for station in run.stations})
     memory_mb = {station.edge: station.peak_memory_mb for station in run.stations}
     return table(
-        ("Station", "Trials", "Invalid", "In trials", "In resets", "Success, all policies", "Peak memory", "Hashes"),
+        (
+            "Station",
+            "Trials",
+            "Invalid",
+            "In trials, of the run",
+            "In resets, of the run",
+            "Success, all policies",
+            "Peak memory",
+            "Hashes",
+        ),
         (_station_row(run, name, memory_mb.get(name, 0.0)) for name in names),
         none="No station took part.",
     )

@@ -30,7 +30,7 @@ QUESTIONS = [match.groupdict() for match in QUESTION.finditer(PAGE.read_text())]
 def printed(command: str) -> str:
     """Return what a command of the page prints when it is typed in the root of the repository."""
     program, *words = shlex.split(command)
-    assert program == "sqlite-utils"
+    assert program == ".venv/bin/sqlite-utils"
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     return "\n".join(line.rstrip() for line in result.output.splitlines()) + "\n"

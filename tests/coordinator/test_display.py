@@ -33,7 +33,8 @@ SUMMARY: dict[str, Any] = {
     "minutes_to_first_accept": 1.5, "minutes_to_target": None,
     "memory": {"stations_peak_mb": {"station-1": 320.0}, "coordinator_peak_mb": 150.0},
     "integrity": {"lost": 0, "doubled": 0, "invented": 0, "quarantined": 0, "at_stations": 2},
-    "ideas": {"tried": 9, "accept": 1, "reject": 8}, "files": {"report": "report.html"},
+    "ideas": {"tried": 9, "accept": 1, "reject": 5, "inconclusive": 0, "superseded": 2, "open": 1},
+    "files": {"report": "report.html"},
     "accepted": [{"gain_points": 70.0, "minute": 1.5, "sentence": "push slower"}],
     "from": {**CLAIM, "starts": "all but held-out", "complete": False},
     "to": {**CLAIM, "starts": "held-out", "complete": False},
@@ -90,6 +91,8 @@ def test_the_farewell_says_where_a_claim_is_not_whole() -> None:
     assert "32/37 = 86 % (95 % interval 71–96 %) on held-out starts, stopped early, policy abababababab" in said
     assert "on all but held-out starts, policy" in said
     assert "0 lost, 0 doubled, 2 still at a station; invalid: 3 undecided" in said
+    assert "9 tried: 1 accepted, 5 rejected, 2 superseded, 1 undecided at the end" in said
+    assert "of the whole run in a trial 50 %" in said
     assert "9.0 s to the first finished trial, 1.5 min to the first accepted idea" in said
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from coordinator.report.film import read_frames, strips
 from coordinator.report.hillclimb import spread
-from coordinator.report.measures import Count, depth, incumbents, pass_at, resets, robot_use
+from coordinator.report.measures import Count, depth, idea_counts, incumbents, pass_at, resets, robot_use
 from coordinator.report.run import NotARunError, load
 from coordinator.report.write import write_report
 
@@ -158,6 +158,33 @@ def test_the_page_and_its_pictures_hold_the_figures_of_the_database(run_dir: Pat
         assert expected in page
     assert page.count("data:image/png;base64,") == 2 * len(PICTURES)
     assert page.count("data:image/jpeg;base64,") == 6 + 2
+
+
+def test_the_ideas_add_up_whatever_became_of_them(run_dir: Path) -> None:
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        for number, verdict in enumerate(("superseded", "superseded", "inconclusive", ""), start=5):
+            add_idea(database, number, 4, f"{number}" * 64, verdict, 6.0)
+    counts = idea_counts(load(run_dir))
+    assert counts.pop("tried") == sum(counts.values()) == 7
+    words = "7 tried: 2 accepted, 1 rejected, 1 inconclusive, 2 superseded, 1 undecided at the end"
+    assert words in write_report(run_dir).read_text()
+
+
+@pytest.mark.parametrize(("stage", "compared"), [("gate", "12 pairs"), ("screen", "12 attempts"), ("smoke", "")])
+def test_the_page_says_what_was_compared_and_what_a_win_is(run_dir: Path, stage: str, compared: str) -> None:
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        database.execute("UPDATE decisions SET stage = ?", (stage,))
+    page = write_report(run_dir).read_text()
+    assert page.count(f"<td>{compared}</td><td>7 / 1</td>") == 3
+    for said in ("Wins and losses count comparisons", "over different sets of starts", "station_utilisation"):
+        assert said in page
+
+
+def test_what_was_never_tried_has_no_gain(run_dir: Path) -> None:
+    assert write_report(run_dir).read_text().count("<td>+50 points</td>") == 3
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        database.execute("UPDATE decisions SET candidate_successes = 0, candidate_trials = 0 WHERE candidate_id = 3")
+    assert write_report(run_dir).read_text().count("<td>+50 points</td>") == 2
 
 
 def test_the_page_reaches_for_nothing_outside_itself(run_dir: Path) -> None:
