@@ -9,10 +9,10 @@ UVFLAGS := -q -c constraints.txt $(if $(TORCH_WHL),--find-links $(dir $(TORCH_WH
 INSTALLED := $(VENV)/installed
 DEMO ?=
 
-.PHONY: help install demo test lint types imports tests guard thin-edge figures clean
+.PHONY: help install demo test lint types imports tests guard bundle-mutants thin-edge figures clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv with everything that demo and test need
 
@@ -35,7 +35,10 @@ tests: $(INSTALLED) ## run the tests
 	$(PY) -m pytest -n 2
 
 guard: $(INSTALLED) ## check the guard's tests: all of its code runs in them, and changed code fails them (some minutes)
-	$(PY) tests/guard_mutation.py
+	$(PY) tests/mutation.py tests/guard_mutation.toml
+
+bundle-mutants: $(INSTALLED) ## check the tests of bundles in the same way (some minutes)
+	$(PY) tests/mutation.py tests/bundle_mutation.toml
 
 thin-edge: $(INSTALLED) ## install the edge alone into a fresh environment, import all of it, run its tests
 	$(UV) venv -q --clear --python $(PY) $(EDGE_VENV)

@@ -6,8 +6,10 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import policies
+from policies import contents
 
 MODULES = sorted(item.name for item in pkgutil.walk_packages(policies.__path__, "policies.") if not item.ispkg)
 OTHER_ROOMS = {"edge", "firmware_bridge", "coordinator", "calibration", "bench"}
@@ -23,7 +25,17 @@ def loaded_by(modules: Sequence[str]) -> set[str]:
 
 
 def test_every_part_of_the_policies_is_checked_here() -> None:
-    parts = {"interface", "bundle", "space", "link", "host", "skills.motion", "skills.pushing", "push_t.policy"}
+    parts = {
+        "interface",
+        "bundle",
+        "contents",
+        "space",
+        "link",
+        "host",
+        "skills.motion",
+        "skills.pushing",
+        "push_t.policy",
+    }
     assert {f"policies.{part}" for part in parts} <= set(MODULES)
 
 
@@ -43,3 +55,11 @@ def test_the_process_of_a_policy_starts_with_numpy_and_little_else() -> None:
     assert "numpy" in loaded
     assert {name.split(".")[0] for name in loaded} & NOT_IN_THE_HOST == set()
     assert "policies.bundle" not in loaded
+
+
+def test_no_bundle_can_carry_a_file_named_like_one_of_the_judges_or_the_guards() -> None:
+    top = Path(contents.__file__).parents[1]
+    theirs = {path.stem for path in (top / "edge" / "tasks").rglob("*.py")} - {"__init__", "geometry"}
+    assert "task" in theirs
+    assert theirs | {"guard", "body"} <= contents.JUDGES
+    assert contents.ROOMS == OTHER_ROOMS - {"bench"}
