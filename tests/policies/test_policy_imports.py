@@ -62,4 +62,4 @@ def test_no_bundle_can_carry_a_file_named_like_one_of_the_judges_or_the_guards()
     theirs = {path.stem for path in (top / "edge" / "tasks").rglob("*.py")} - {"__init__", "geometry"}
     assert "task" in theirs
     assert theirs | {"guard", "body"} <= contents.JUDGES
-    assert contents.ROOMS == OTHER_ROOMS - {"bench"}
+    assert OTHER_ROOMS - {"bench"} == contents.ROOMS
