@@ -30,21 +30,10 @@ from tuf.api.serialization.json import JSONSerializer
 
 from coordinator.errors import CoordinatorError
 from coordinator.publish.keys import Keyring
-from coordinator.publish.roles import (
-    DELEGATED,
-    PAIR,
-    REVOKED,
-    REVOKED_LIST,
-    ROLES,
-    ROOT,
-    SIGNED_AT,
-    SNAPSHOT,
-    TARGETS,
-    TIMESTAMP,
-    TOP_LEVEL,
-    Who,
-)
+from coordinator.publish.naming import target_files
+from coordinator.publish.roles import DELEGATED, PAIR, ROLES, Who
 from coordinator.publish.shelf import Shelf
+from edge.wire.targets import REVOKED, REVOKED_LIST, ROOT, SIGNED_AT, SNAPSHOT, TARGETS, TIMESTAMP, TOP_LEVEL
 
 COMPACT = JSONSerializer(compact=True)
 TIMESTAMP_FILE = f"metadata/{TIMESTAMP}.json"
@@ -82,6 +71,10 @@ class Books:
         """Return the keys of people, which are those of the root."""
         return self.keys(ROOT)
 
+    def threshold(self, name: str) -> int:
+        """Return how many signatures a role needs."""
+        return self._delegator(name).get_delegated_role(name).threshold
+
     def missing(self, name: str, metadata: Metadata[Any]) -> int:
         """Return how many signatures that metadata lacks to count as the role's."""
         return self._delegator(name).get_verification_result(name, metadata.signed_bytes, metadata.signatures).missing
@@ -108,6 +101,11 @@ class Books:
         for signer in signers:
             if signer.public_key.keyid in may:
                 metadata.sign(signer, append=True)
+
+    def adopt(self, name: str, metadata: Metadata[Targets]) -> None:
+        """Take a next version that was signed elsewhere."""
+        self.targets[name] = metadata
+        self.changed.add(name)
 
     def date(self, name: str, signed: Signed, now_unix_s: float) -> None:
         """Note when metadata was signed and until when it holds."""
@@ -149,12 +147,6 @@ class Books:
 def versioned(name: str, version: int) -> str:
     """Return the file of one version of a role."""
     return f"metadata/{version}.{name}.json"
-
-
-def target_files(metadata: Metadata[Targets]) -> Iterator[str]:
-    """Yield the files of all targets that a role names."""
-    for target in metadata.signed.targets.values():
-        yield from (f"targets/{path}" for path in target.get_prefixed_paths())
 
 
 def read_books(shelf: Shelf) -> Books:

@@ -1,8 +1,8 @@
 """The lab's TUF repository: what stations believe, as files that anybody may carry to them.
 
-- Candidates and orders are signed at once by the coordinator's online key. What people sign waits in a folder beside it
-  until enough of them have, and until the online key has named it in a snapshot.
-- Many processes may write, one at a time; each reads the files anew when another has changed them.
+- Candidates and orders are signed at once by the coordinator's online key. What people sign waits in a folder beside
+  the repository until enough of them have, and until the online key has named it in a snapshot.
+- Several processes may write, one at a time; each reads the files anew where another has changed them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from securesystemslib.signer import Signer
-from tuf.api.exceptions import RepositoryError as TufError
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Metadata, Targets
 
 from coordinator.publish.books import (
     COMPACT,
@@ -27,42 +25,43 @@ from coordinator.publish.books import (
     RepositoryRefused,
     new_books,
     read_books,
-    target_files,
     versioned,
 )
 from coordinator.publish.keys import Keyring
-from coordinator.publish.roles import (
+from coordinator.publish.naming import name_target, names, newer_offers, offer, target_file, target_files, to_json
+from coordinator.publish.pending import Pending
+from coordinator.publish.roles import ROLES
+from coordinator.publish.shelf import Shelf
+from edge.wire.targets import (
     ASSIGNMENTS,
     CANDIDATES,
+    NEXT_TRIAL,
+    NOW,
     OVERRIDES,
     RELEASED,
     REVOKED,
     REVOKED_LIST,
-    ROLES,
     ROOT,
     SNAPSHOT,
     TIMESTAMP,
     WEIGHTS,
-    candidate_path,
+    bundle_path,
     order_path,
     override_path,
-    released_path,
     weights_path,
 )
-from coordinator.publish.shelf import Shelf
 
-FOLDER, PENDING = "trust", "trust-pending"
+__all__ = ["Released", "Repository", "RepositoryRefused"]
+
 MOST_CANDIDATES = 64
 GRACE_S = 600.0  # for how long a replaced file may still be asked for
-WHEN = ("next-trial", "now")
-OFFERED = "offered"  # counts the offers of candidates, so that the oldest are known
 
 
 @dataclass(frozen=True)
 class Released:
-    """How far a release, or another thing that people sign, has come."""
+    """How far something that people sign has come."""
 
-    what: str  # sha256 of the bundle
+    what: str  # sha256 of the bundle or the weights
     role: str
     missing: int  # signatures
     published: bool  # stations can see it
@@ -74,7 +73,7 @@ class Repository:
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         """Name the folder; `open` and `create` also look into it."""
         self._shelf = Shelf(folder)
-        self._pending = Shelf(folder.with_name(f"{folder.name}-pending"))
+        self._pending = Pending(folder.with_name(f"{folder.name}-pending"))
         self._clock = clock
         self._books: Books | None = None
         self._stamp: object = None
@@ -90,9 +89,9 @@ class Repository:
         with made._shelf.locked():
             if made._shelf.stamp(TIMESTAMP_FILE):
                 raise RepositoryRefused(f"there is a repository in {folder} already")
-            nothing = _json({"bundles": {}})
+            nothing = to_json({"bundles": {}})
             books = new_books(ring, nothing, clock())
-            made._shelf.write(_target_file(books.targets[REVOKED], REVOKED_LIST, nothing))
+            made._shelf.write({target_file(books.targets[REVOKED], REVOKED_LIST): nothing})
             books.publish(made._shelf, ring.online, clock())
         return made
 
@@ -105,9 +104,14 @@ class Repository:
         """
         found = cls(folder, clock)
         if not found._shelf.stamp(TIMESTAMP_FILE):
-            raise RepositoryRefused(f"there is no repository in {folder}; serve the run once, or make one")
+            raise RepositoryRefused(f"there is no repository in {folder}; start the run that it belongs to")
         found.books()
         return found
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._shelf.folder
 
     def books(self) -> Books:
         """Return the current metadata of all roles, to read.
@@ -120,10 +124,24 @@ class Repository:
             self._books, self._stamp = read_books(self._shelf), stamp
         return self._books
 
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-        return self._shelf.folder
+    @contextmanager
+    def changing(self) -> Iterator[Books]:
+        """Hold the lock and the newest books; if anything goes wrong, they are read anew."""
+        with self._shelf.locked():
+            try:
+                yield self.books()
+            except BaseException:
+                self._books = None
+                raise
+
+    def publish(self, books: Books, online: Signer, now_unix_s: float | None = None, snapshot: bool = False) -> None:
+        """Write what was changed in the books that `changing` gave."""
+        books.publish(self._shelf, online, self._clock() if now_unix_s is None else now_unix_s, snapshot)
+        self._stamp = self._shelf.stamp(TIMESTAMP_FILE)
+
+    def now(self) -> float:
+        """Return the time of day by this repository's clock, in seconds."""
+        return self._clock()
 
     def root(self) -> bytes:
         """Return the newest root, which a new station is given."""
@@ -146,19 +164,14 @@ class Repository:
         To offer one again makes it one of the newest; nothing is written where it is among the newer half.
         """
         name = hashlib.sha256(archive).hexdigest()
-        path = candidate_path(task, name)
-        if _rank(self.books().targets[CANDIDATES], path) < MOST_CANDIDATES // 2:
-            return name
-        with self._changing() as books:
-            role = books.targets[CANDIDATES]
-            newest = max((_offer(item) for item in role.signed.targets.values()), default=0)
-            _name_target(role, path, archive, {OFFERED: newest + 1})
-            for old in sorted(role.signed.targets, key=lambda item: _offer(role.signed.targets[item]))[
-                :-MOST_CANDIDATES
-            ]:
-                del role.signed.targets[old]
-            self._shelf.write(_target_file(role, path, archive))
-            self._sign_online(books, CANDIDATES, ring)
+        path = bundle_path(CANDIDATES, task, name)
+        newer = newer_offers(self.books().targets[CANDIDATES], path)
+        if newer is None or newer >= MOST_CANDIDATES // 2:
+            with self.changing() as books:
+                role = books.targets[CANDIDATES]
+                offer(role, path, archive, MOST_CANDIDATES)
+                self._shelf.write({target_file(role, path): archive})
+                self._sign_online(books, CANDIDATES, ring)
         return name
 
     def assign(self, edge: str, order_json: bytes, ring: Keyring) -> None:
@@ -167,76 +180,78 @@ class Repository:
 
     def assign_all(self, orders: Mapping[str, bytes], ring: Keyring) -> None:
         """Tell several edges at once what to run."""
-        with self._changing() as books:
+        with self.changing() as books:
             role = books.targets[ASSIGNMENTS]
-            files = {}
-            for edge, data in orders.items():
-                path = order_path(edge)
-                if not _names(role, path, data):
-                    _name_target(role, path, data)
-                    files.update(_target_file(role, path, data))
-            if files:
-                self._shelf.write(files)
+            new = {order_path(edge): data for edge, data in orders.items()}
+            new = {path: data for path, data in new.items() if not names(role, path, data)}
+            for path, data in new.items():
+                name_target(role, path, data)
+                self._shelf.write({target_file(role, path): data})
+            if new:
                 self._sign_online(books, ASSIGNMENTS, ring)
 
     def release(self, task: str, archive: bytes, signers: Iterable[Signer], ring: Keyring | None = None) -> Released:
-        """Let stations run a bundle for good once enough people have signed; with `ring` they see it at once.
+        """Let stations run a bundle for good once enough people have signed.
+
+        With `ring` they see it at once; without, once the coordinator has called `renew`.
 
         Raises:
             RepositoryRefused: something else of this role waits for signatures.
         """
         name = hashlib.sha256(archive).hexdigest()
-        return self._propose(RELEASED, name, {released_path(task, name): archive}, signers, ring)
+        return self._propose(RELEASED, name, {bundle_path(RELEASED, task, name): archive}, signers, ring)
 
     def release_weights(self, data: bytes, signers: Iterable[Signer], ring: Keyring | None = None) -> Released:
-        """Let stations fetch a file of weights once enough people have signed."""
+        """Let stations fetch a file of weights once enough people have signed; otherwise as `release`."""
         name = hashlib.sha256(data).hexdigest()
         return self._propose(WEIGHTS, name, {weights_path(name): data}, signers, ring)
 
     def override(self, bundle: str, signers: Iterable[Signer], ring: Keyring | None = None) -> Released:
-        """Let a bundle become active without the evidence of a canary; two people must sign."""
+        """Let a bundle become active without the evidence of a canary; two people must sign. Otherwise as `release`."""
         if OVERRIDES not in self.books().targets:
-            raise RepositoryRefused("an override takes two people, and this lab's keys are one person's")
-        return self._propose(OVERRIDES, bundle, {override_path(bundle): _json({"bundle": bundle})}, signers, ring)
+            raise RepositoryRefused("an override takes two people, and the keys of this lab are one person's")
+        return self._propose(OVERRIDES, bundle, {override_path(bundle): to_json({"bundle": bundle})}, signers, ring)
 
     def revoke(self, bundle: str, when: str, signer: Signer, ring: Keyring | None = None) -> Released:
-        """Forbid a bundle for ever, from the next trial on or now; one person is enough."""
-        if when not in WHEN:
-            raise RepositoryRefused(f"a bundle is revoked {' or '.join(WHEN)}, not {when!r}")
-        with self._changing() as books:
-            base = dict(self._waiting(books)).get(REVOKED, books.targets[REVOKED])
-            bundles = {**self._revoked(base), bundle: when}
-            return self._sign_next(
-                books, REVOKED, bundle, base, {REVOKED_LIST: _json({"bundles": bundles})}, [signer], ring
-            )
+        """Forbid a bundle for ever, by its next trial or now; one person is enough."""
+        if when not in (NEXT_TRIAL, NOW):
+            raise RepositoryRefused(f"a bundle is revoked by its {NEXT_TRIAL} or {NOW}, not {when!r:.40}")
+        with self.changing() as books:
+            # Upon what waits for the online key, as one person's word is enough for that too.
+            base = self._pending.read(books).get(REVOKED, books.targets[REVOKED])
+            listed = to_json({"bundles": {**self._read_revoked(base), bundle: when}})
+            return self._sign_next(books, REVOKED, bundle, base, {REVOKED_LIST: listed}, [signer], ring)
 
     def revoked(self) -> dict[str, str]:
         """Return every revoked bundle that stations are told of, and when it must stop."""
-        return self._revoked(self.books().targets[REVOKED])
+        return self._read_revoked(self.books().targets[REVOKED])
+
+    def waiting(self) -> dict[str, list[str]]:
+        """Return the paths of what waits for people or for the online key, by role."""
+        with self.changing() as books:
+            pending = self._pending.read(books)
+            return {role: sorted(_new_paths(books, role, metadata)) for role, metadata in pending.items()}
 
     def countersign(self, bundle: str, signer: Signer, ring: Keyring | None = None) -> Released:
         """Add a signature to what waits for it.
 
         Raises:
-            RepositoryRefused: nothing about this bundle waits, or the key may not sign it.
+            RepositoryRefused: nothing about this bundle waits, or the key may not sign it or has.
         """
-        with self._changing() as books:
-            for role, metadata in self._waiting(books):
-                if not any(
-                    bundle in path for path in metadata.signed.targets.keys() - books.targets[role].signed.targets
-                ):
-                    continue
-                before = books.missing(role, metadata)
-                books.add_signatures(role, metadata, [signer])
-                if before and books.missing(role, metadata) == before:
-                    raise RepositoryRefused(f"key {signer.public_key.keyid[:12]} may not sign {role}, or has signed")
-                return self._settle(books, role, bundle, metadata, ring)
+        with self.changing() as books:
+            for role, metadata in self._pending.read(books).items():
+                if any(bundle in path for path in _new_paths(books, role, metadata)):
+                    before = books.missing(role, metadata)
+                    books.add_signatures(role, metadata, [signer])
+                    if before and books.missing(role, metadata) == before:
+                        raise RepositoryRefused(f"key {signer.public_key.keyid[:12]} has signed this, or may not")
+                    return self._settle(books, role, bundle, metadata, ring)
         raise RepositoryRefused(f"nothing about bundle {bundle[:12]} waits for a signature")
 
     def withdraw(self, role: str) -> None:
         """Drop what waits for signatures in a role."""
         with self._shelf.locked():
-            (self._pending.folder / f"{role}.json").unlink(missing_ok=True)
+            self._pending.drop(role)
 
     def renew(self, ring: Keyring, now: float | None = None) -> bool:
         """Publish what people have finished signing, and sign anew what is past half of its life; to be called often.
@@ -245,65 +260,55 @@ class Repository:
         Returns whether anything was written.
         """
         now_unix_s = self._clock() if now is None else now
-        if not self._due(self.books(), ring, now_unix_s) and not self._any_waiting():
+        if not self._due(self.books(), ring, now_unix_s) and not self._pending.any():
             return False
-        with self._changing() as books:
-            for role, metadata in self._waiting(books):
+        with self.changing() as books:
+            for role, metadata in self._pending.read(books).items():
                 if not books.missing(role, metadata):
-                    self._adopt(books, role, metadata)
+                    books.adopt(role, metadata)
             due = self._due(books, ring, now_unix_s)
             for name in due:
                 if name not in (SNAPSHOT, TIMESTAMP):
                     books.sign(name, [ring.online, *ring.humans], now_unix_s)
             if not due and not books.changed:
                 return False
-            self._publish(books, ring, now_unix_s, snapshot=SNAPSHOT in due)
-            keep = {*books.files(), *(path for _, waits in self._waiting(books) for path in target_files(waits))}
+            self.publish(books, ring.online, now_unix_s, snapshot=SNAPSHOT in due)
+            waiting = self._pending.read(books).values()
+            keep = {*books.files(), *(path for metadata in waiting for path in target_files(metadata))}
             self._shelf.forget(keep, now_unix_s - GRACE_S)
         return True
 
     def _due(self, books: Books, ring: Keyring, now_unix_s: float) -> list[str]:
         """Return the roles past half of their life that the ring can sign."""
         may = {signer.public_key.keyid for signer in (ring.online, *ring.humans)}
-        due = []
-        for name in books.names():
-            left_s = books.role(name).signed.expires.timestamp() - now_unix_s
-            quorum = books.root.signed.roles[ROOT].threshold
-            able = sum(key.keyid in may for key in books.keys(name)) >= ROLES[name].threshold(quorum)
-            if name != ROOT and able and left_s < ROLES[name].life_s / 2:
-                due.append(name)
-        return due
-
-    @contextmanager
-    def _changing(self) -> Iterator[Books]:
-        """Hold the lock and the newest books; if anything goes wrong, they are read anew."""
-        with self._shelf.locked():
-            try:
-                yield self.books()
-            except BaseException:
-                self._books = None
-                raise
-
-    def _publish(self, books: Books, ring: Keyring, now_unix_s: float, snapshot: bool = False) -> None:
-        books.publish(self._shelf, ring.online, now_unix_s, snapshot)
-        self._stamp = self._shelf.stamp(TIMESTAMP_FILE)
+        return [
+            name
+            for name in books.names()
+            if name != ROOT
+            and books.role(name).signed.expires.timestamp() - now_unix_s < ROLES[name].life_s / 2
+            and sum(key.keyid in may for key in books.keys(name)) >= books.threshold(name)
+        ]
 
     def _sign_online(self, books: Books, role: str, ring: Keyring) -> None:
         books.sign(role, [ring.online], self._clock())
-        self._publish(books, ring, self._clock())
+        self.publish(books, ring.online)
 
     def _propose(
         self, role: str, what: str, files: Mapping[str, bytes], signers: Iterable[Signer], ring: Keyring | None
     ) -> Released:
-        with self._changing() as books:
-            if role in dict(self._waiting(books)):
-                raise RepositoryRefused(
-                    f"something else waits for a signature of {role}; countersign or withdraw it first"
-                )
-            current = books.targets[role]
-            if all(_names(current, path, data) for path, data in files.items()):
+        with self.changing() as books:
+            base = books.targets[role]
+            if all(names(base, path, data) for path, data in files.items()):
                 return Released(what, role, 0, True)
-            return self._sign_next(books, role, what, current, files, signers, ring)
+            if waits := self._pending.read(books).get(role):
+                if books.missing(role, waits):
+                    raise RepositoryRefused(
+                        f"something waits for a signature of {role}; countersign or withdraw it first"
+                    )
+                raise RepositoryRefused(
+                    f"something of {role} waits for the coordinator to name it; start it, and try again"
+                )
+            return self._sign_next(books, role, what, base, files, signers, ring)
 
     def _sign_next(
         self,
@@ -318,8 +323,8 @@ class Repository:
         """Sign the next version of a role, which names what `base` does and `files`."""
         metadata = Metadata[Targets].from_bytes(base.to_bytes(COMPACT))
         for path, data in files.items():
-            _name_target(metadata, path, data)
-            self._shelf.write(_target_file(metadata, path, data))
+            name_target(metadata, path, data)
+            self._shelf.write({target_file(metadata, path): data})
         metadata.signed.version = books.targets[role].signed.version + 1
         metadata.signatures.clear()
         books.date(role, metadata.signed, self._clock())
@@ -331,70 +336,22 @@ class Repository:
     ) -> Released:
         """Publish what has all signatures, where there is an online key to name it; keep it as waiting otherwise."""
         missing = books.missing(role, metadata)
+        if missing == books.threshold(role):
+            raise RepositoryRefused(f"none of these keys may sign {role}; see: enpire-coord keys show")
         if missing or ring is None:
-            self._pending.write({f"{role}.json": metadata.to_bytes(COMPACT)})
+            self._pending.put(role, metadata)
             return Released(what, role, missing, False)
-        self._adopt(books, role, metadata)
-        self._publish(books, ring, self._clock())
+        books.adopt(role, metadata)
+        self.publish(books, ring.online)
         return Released(what, role, 0, True)
 
-    def _adopt(self, books: Books, role: str, metadata: Metadata[Targets]) -> None:
-        books.targets[role] = metadata
-        books.changed.add(role)
-
-    def _waiting(self, books: Books) -> list[tuple[str, Metadata[Targets]]]:
-        """Return what waits for signatures or for the online key; what has been overtaken is dropped."""
-        found = []
-        for path in sorted(self._pending.folder.glob("*.json")):
-            try:
-                metadata = Metadata[Targets].from_bytes(path.read_bytes())
-            except (TufError, OSError):
-                metadata = None
-            current = books.targets.get(path.stem)
-            if metadata and current and metadata.signed.version == current.signed.version + 1:
-                found.append((path.stem, metadata))
-            else:
-                path.unlink(missing_ok=True)
-        return found
-
-    def _any_waiting(self) -> bool:
-        return any(self._pending.folder.glob("*.json"))
-
-    def _revoked(self, role: Metadata[Targets]) -> dict[str, str]:
-        [path] = role.signed.targets[REVOKED_LIST].get_prefixed_paths()
-        data = self.file(f"targets/{path}")
+    def _read_revoked(self, role: Metadata[Targets]) -> dict[str, str]:
+        path = target_file(role, REVOKED_LIST)
+        data = self.file(path)
         if data is None:
-            raise RepositoryRefused(f"targets/{path} is missing; restore the repository from a backup")
+            raise RepositoryRefused(f"{path} is missing; restore the repository from a backup")
         return dict(json.loads(data)["bundles"])
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
-
-
-def _name_target(role: Metadata[Targets], path: str, data: bytes, custom: Mapping[str, Any] | None = None) -> None:
-    target = TargetFile.from_data(path, data, ["sha256"])
-    if custom:
-        target.unrecognized_fields["custom"] = dict(custom)
-    role.signed.targets[path] = target
-
-
-def _names(role: Metadata[Targets], path: str, data: bytes) -> bool:
-    target = role.signed.targets.get(path)
-    return target is not None and target.hashes["sha256"] == hashlib.sha256(data).hexdigest()
-
-
-def _target_file(role: Metadata[Targets], path: str, data: bytes) -> dict[str, bytes]:
-    return {f"targets/{prefixed}": data for prefixed in role.signed.targets[path].get_prefixed_paths()}
-
-
-def _offer(target: TargetFile) -> int:
-    return int(target.custom[OFFERED])
-
-
-def _rank(role: Metadata[Targets], path: str) -> int:
-    """Return how many candidates were offered after this one; more than there can be where it is not listed."""
-    target = role.signed.targets.get(path)
-    if target is None:
-        return MOST_CANDIDATES
-    return sum(_offer(other) > _offer(target) for other in role.signed.targets.values())
+def _new_paths(books: Books, role: str, metadata: Metadata[Targets]) -> set[str]:
+    return {path for path in metadata.signed.targets if path not in books.targets[role].signed.targets}

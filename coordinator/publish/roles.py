@@ -1,4 +1,4 @@
-"""Who signs what in the lab's TUF repository, where its files lie and how long a signature lasts.
+"""Who signs what in the lab's TUF repository, and how long a signature lasts.
 
 - root and targets say whose keys count; people hold them, and targets names no file itself.
 - Everything that may run is named by `released` or `candidates`; the online key alone can never reach `policies/`.
@@ -10,12 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edge.wire.targets import (
+    ASSIGNMENTS,
+    CANDIDATES,
+    OVERRIDES,
+    RELEASED,
+    REVOKED,
+    ROOT,
+    SNAPSHOT,
+    TARGETS,
+    TIMESTAMP,
+    WEIGHTS,
+)
+
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
-ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
-RELEASED, CANDIDATES, WEIGHTS = "released", "candidates", "weights"
-ASSIGNMENTS, REVOKED, OVERRIDES = "assignments", "revoked", "overrides"
-REVOKED_LIST = "revoked/list.json"
-SIGNED_AT = "signed_unix_s"  # in every piece of metadata, so that a station knows how late it must be by now
 PAIR = 2
 
 
@@ -58,29 +66,3 @@ ROLES = {
     )
 }
 DELEGATED = tuple(role for role in ROLES.values() if role.paths)
-TOP_LEVEL = (ROOT, TARGETS, SNAPSHOT, TIMESTAMP)
-
-
-def released_path(task: str, bundle: str) -> str:
-    """Return the target path of a bundle that people have released."""
-    return f"policies/{task}/{bundle}.tar.zst"
-
-
-def candidate_path(task: str, bundle: str) -> str:
-    """Return the target path of a bundle that may only be tried."""
-    return f"candidates/{task}/{bundle}.tar.zst"
-
-
-def weights_path(sha256: str) -> str:
-    """Return the target path of a file of weights."""
-    return f"weights/{sha256}"
-
-
-def order_path(edge: str) -> str:
-    """Return the target path of what an edge is told to run."""
-    return f"assign/{edge}.json"
-
-
-def override_path(bundle: str) -> str:
-    """Return the target path of the leave to skip a bundle's canary."""
-    return f"overrides/{bundle}.json"

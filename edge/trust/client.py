@@ -10,31 +10,39 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tuf.api.exceptions import (
-    DownloadError,
-    DownloadLengthMismatchError,
-    ExpiredMetadataError,
-    LengthOrHashMismatchError,
-    RepositoryError,
-)
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, TargetFile, Targets
+from tuf.api.metadata import Metadata, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge.records import EDGE_NAME
 from edge.trust.bounded import Bounded
-from edge.trust.errors import ClockSuspect, NotGranted, Stale, Tampered, TrustError, Unreachable
-from edge.trust.floor import CLOCK_SLACK_S, FILE, NEXT_TRIAL, NOW, Floor, Mark, read_floor, sync_folder, write_floor
+from edge.trust.errors import ClockSuspect, NotGranted, Stale, Tampered, TrustError, Unreachable, told
+from edge.trust.floor import FILE, Floor, read_floor, sync_folder, write_floor
+from edge.trust.rules import File, check_shape, check_target, check_time, marks, parse_revoked, top_level
+from edge.wire.targets import (
+    ASSIGNMENTS,
+    CANDIDATES,
+    OVERRIDES,
+    RELEASED,
+    REVOKED,
+    REVOKED_LIST,
+    SHA256,
+    TASK,
+    TIMESTAMP,
+    TOP_LEVEL,
+    WEIGHTS,
+    bundle_path,
+    order_path,
+    override_path,
+    weights_path,
+)
 
 __all__ = ["ClockSuspect", "Grant", "NotGranted", "Stale", "Tampered", "Trust", "TrustError", "Unreachable"]
 
@@ -47,29 +55,21 @@ CONFIG = UpdaterConfig(
     targets_max_length=1 << 20,
     app_user_agent="enpire",
 )
-METADATA, TARGETS, CACHE, BUNDLES = "metadata/", "targets/", "metadata", "bundles"
+METADATA_URL, TARGETS_URL = "metadata/", "targets/"
+ROOT_FILE, CACHE, BUNDLES = "root.json", "metadata", "bundles"
 REFRESH_S = 20.0
 LEAST_BYTES_PER_S = 16 << 10  # a target may take as long as at this rate, and REFRESH_S
-MOST_BUNDLE_BYTES, MOST_ORDER_BYTES, MOST_LIST_BYTES = 4 << 20, 64 << 10, 1 << 20
-MOST_WEIGHT_BYTES = 8 << 30
-TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
-RELEASED, CANDIDATES, WEIGHTS = "released", "candidates", "weights"
-ASSIGNMENTS, REVOKED, OVERRIDES = "assignments", "revoked", "overrides"
-REVOKED_LIST = "revoked/list.json"
-# A path of each role, to load it by.
+MOST_ORDER_BYTES, MOST_LIST_BYTES, MOST_BUNDLE_BYTES, MOST_WEIGHT_BYTES = 64 << 10, 1 << 20, 4 << 20, 8 << 30
+PLACEHOLDER = "-"
+# A path of each role, which python-tuf loads it by.
 PROBES = {
-    RELEASED: "policies/-/-",
-    CANDIDATES: "candidates/-/-",
-    WEIGHTS: "weights/-",
-    ASSIGNMENTS: "assign/-",
+    RELEASED: bundle_path(RELEASED, PLACEHOLDER, PLACEHOLDER),
+    CANDIDATES: bundle_path(CANDIDATES, PLACEHOLDER, PLACEHOLDER),
+    WEIGHTS: weights_path(PLACEHOLDER),
+    ASSIGNMENTS: order_path(PLACEHOLDER),
     REVOKED: REVOKED_LIST,
-    OVERRIDES: "overrides/-",
+    OVERRIDES: override_path(PLACEHOLDER),
 }
-GRANTING = {RELEASED: "policies/{task}/{bundle}.tar.zst", CANDIDATES: "candidates/{task}/{bundle}.tar.zst"}
-SIGNED_AT = "signed_unix_s"
-LATEST_UNIX_S = 1 << 40
-SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-TASK = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class _Verified:
     """What the newest good refresh has found."""
 
     updater: Updater
-    roles: Mapping[str, Signed]
-    refused: Mapping[str, TrustError]  # roles that cannot be used now, while others can
+    files: Mapping[str, File]
+    refused: Mapping[str, TrustError]  # roles that python-tuf found too old, while others are not
 
 
 class Trust:
@@ -112,8 +112,8 @@ class Trust:
         self._fetcher = Bounded(fetcher, folder, monotonic)
         self._clock = clock
         self._verified: _Verified | None = None
-        self._parsed: dict[str, tuple[bytes, Signed]] = {}  # role -> file and what it says
-        self._files: dict[str, bytes] = {}  # sha256 -> small targets
+        self._parsed: dict[str, File] = {}  # role -> its newest file
+        self._small: dict[str, tuple[str, bytes]] = {}  # path -> sha256 and content of an order or a list
 
     def refresh(self) -> None:
         """Learn what the lab says now; one process at a time.
@@ -124,16 +124,16 @@ class Trust:
             ClockSuspect: the clock cannot be right.
             TrustError: this station's own files cannot be used.
         """
-        with self._locked(), _told():
+        with self._locked(), told():
             floor = self._read_floor()
             now_unix_s = self._clock()
             floor.check_clock(now_unix_s)
             self._fetcher.allow(REFRESH_S)
             updater = self._updater()
             updater.refresh()
-            verified = self._examine(updater, _load_delegated(updater), now_unix_s)
-            listed = self._revocations(verified)
-            raised = floor.raised(self._marks(verified), listed, now_unix_s)
+            verified = self._examine(updater, _load_delegated(updater))
+            over = {**verified.refused, **check_time(_roles(verified), now_unix_s)}
+            raised = floor.raised(marks(verified.files), self._revocations(verified, over), now_unix_s)
             if raised is not floor:
                 write_floor(self._copies, raised)
             self._verified = verified
@@ -143,17 +143,18 @@ class Trust:
 
         Raises:
             NotGranted: on nobody's.
-            Tampered, ClockSuspect: what this station knows is too old, or its clock is.
+            Tampered, ClockSuspect: what this station knows is too old, or its clock is wrong.
         """
         return self._granted(task, bundle)[0]
 
     def bundle(self, task: str, bundle: str) -> tuple[Grant, bytes]:
-        """Return a bundle that the lab names, and on whose word.
+        """Return on whose word a bundle may run, and its verified bytes.
 
         Raises:
-            NotGranted: nobody names it.
+            NotGranted: on nobody's.
             Unreachable: no answer.
-            Tampered: other bytes than were signed; or, as ClockSuspect, what this station knows is too old.
+            Tampered: not the bytes that were signed; `Stale` where what this station knows is too old.
+            ClockSuspect: the clock cannot be right.
         """
         grant, target = self._granted(task, bundle)
         data = self._fetch(target, MOST_BUNDLE_BYTES)
@@ -166,27 +167,21 @@ class Trust:
 
         Raises: as `bundle`.
         """
-        final = into / sha256
-        if not SHA256.fullmatch(sha256):
-            raise NotGranted(f"{sha256!r:.80} is not a sha256")
-        target = self._target(WEIGHTS, f"weights/{sha256}")
+        target = self._target(WEIGHTS, weights_path(sha256)) if SHA256.fullmatch(sha256) else None
         if target is None or target.hashes.get("sha256") != sha256:
-            raise NotGranted(f"no role names weights {sha256[:12]}")
-        with self._locked(), _told():
-            into.mkdir(parents=True, exist_ok=True)
-            if final.exists():
-                with open(final, "rb") as file:
-                    target.verify_length_and_hashes(file)
-                return final
-            _check_length(target, MOST_WEIGHT_BYTES)
-            self._fetcher.allow(REFRESH_S + target.length / LEAST_BYTES_PER_S)
-            unfinished = into / f".{sha256}"
-            self._current().updater.download_target(target, str(unfinished))
-            with open(unfinished, "rb") as file:
-                target.verify_length_and_hashes(file)
-                os.fsync(file.fileno())
-            unfinished.replace(final)
-            sync_folder(into)
+            raise NotGranted(f"no role names weights {sha256:.12}")
+        check_target(target, MOST_WEIGHT_BYTES)
+        final = into / sha256
+        with self._locked(), told():
+            if not final.exists():
+                into.mkdir(parents=True, exist_ok=True)
+                unfinished = into / f".{sha256}"
+                self._fetcher.allow(_longest_s(target))
+                self._current().updater.download_target(target, str(unfinished))
+                _verify_file(target, unfinished)
+                unfinished.replace(final)
+                sync_folder(into)
+            _verify_file(target, final)
         return final
 
     def order(self, edge: str) -> bytes | None:
@@ -196,7 +191,7 @@ class Trust:
         """
         if not EDGE_NAME.fullmatch(edge):
             raise NotGranted(f"{edge!r:.80} is not the name of an edge")
-        target = self._target(ASSIGNMENTS, f"assign/{edge}.json")
+        target = self._target(ASSIGNMENTS, order_path(edge))
         return None if target is None else self._fetch_small(target, MOST_ORDER_BYTES)
 
     def revoked(self) -> Mapping[str, str]:
@@ -208,149 +203,116 @@ class Trust:
         return {} if floor is None else floor.revoked
 
     def overridden(self, bundle: str) -> bool:
-        """Return whether two people have let a bundle become active without the evidence of a canary."""
-        if not SHA256.fullmatch(bundle):
-            return False
+        """Return whether two people have let a bundle become active without the evidence of a canary.
+
+        Raises: as `grant`, but for NotGranted.
+        """
         try:
-            return self._target(OVERRIDES, f"overrides/{bundle}.json") is not None
+            return SHA256.fullmatch(bundle) is not None and self._target(OVERRIDES, override_path(bundle)) is not None
         except Stale:
             return False
-
-    def _updater(self) -> Updater:
-        cache = self._folder / CACHE
-        cache.mkdir(exist_ok=True)
-        path = self._folder / "root.json"
-        try:
-            root = path.read_bytes()
-        except FileNotFoundError:
-            raise TrustError(
-                f"this station trusts nobody yet ({path} is missing); enrol it: enpire-edge enrol"
-            ) from None
-        return Updater(str(cache), METADATA, None, TARGETS, self._fetcher, CONFIG, bootstrap=root)
 
     def _read_floor(self) -> Floor:
         floor = read_floor(self._copies)
         if floor is not None:
             return floor
-        used = [self._folder / CACHE / "timestamp.json", self._folder.parent / BUNDLES]
+        used = [self._folder / CACHE / f"{TIMESTAMP}.json", self._folder.parent / BUNDLES]
         if found := [path for path in used if path.is_file() or (path.is_dir() and any(path.iterdir()))]:
             raise Tampered(
                 f"both copies of the version floor are lost ({', '.join(map(str, self._copies))}), so that an old "
-                f"repository would be believed; look why, then move {found[0]} away to begin anew"
+                f"repository would be believed; look why, then move {' and '.join(map(str, found))} away to begin anew"
             )
         # Before anything is in the cache, so that a cut between the two does not look like a loss.
         return write_floor(self._copies, Floor())
 
-    def _examine(self, updater: Updater, refused: dict[str, TrustError], now_unix_s: float) -> _Verified:
-        """Return what python-tuf has verified, after the rules of this lab that it does not know."""
-        roles = {name: self._read_role(name) for name in TOP_LEVEL}
-        if self._fetcher.newest[f"{METADATA}timestamp.json"] != self._parsed["timestamp"][0]:
-            raise Tampered(f"two timestamps of version {roles['timestamp'].version}; somebody signs two")
-        targets, snapshot = roles["targets"], roles["snapshot"]
-        assert isinstance(targets, Targets)
-        assert isinstance(snapshot, Snapshot)
-        if targets.targets:
-            raise Tampered("the role targets names files, which only the roles under it may")
-        for name in _delegated(targets):
-            if name in refused:
-                continue
-            roles[name] = self._read_role(name)
-            if (listed := snapshot.meta.get(f"{name}.json")) is None:
-                raise Tampered(f"the snapshot does not name {name}")
-            listed.verify_length_and_hashes(self._parsed[name][0])
-            if roles[name].delegations is not None:
-                raise Tampered(f"the role {name} lets others sign in its place, which none may")
-        _check_time(roles, refused, now_unix_s)
-        return _Verified(updater, roles, refused)
+    def _updater(self) -> Updater:
+        cache, path = self._folder / CACHE, self._folder / ROOT_FILE
+        cache.mkdir(exist_ok=True)
+        try:
+            root = path.read_bytes()
+        except FileNotFoundError:
+            raise TrustError(f"this station trusts nobody, as {path} is missing; enrol it: enpire-edge enrol") from None
+        return Updater(str(cache), METADATA_URL, None, TARGETS_URL, self._fetcher, CONFIG, bootstrap=root)
 
-    def _read_role(self, name: str) -> Any:
+    def _examine(self, updater: Updater, refused: Mapping[str, TrustError]) -> _Verified:
+        """Return what python-tuf has verified, if it also keeps this lab's rules."""
+        files = {name: self._read_role(name) for name in TOP_LEVEL}
+        timestamp, signed = files[TIMESTAMP]
+        if self._fetcher.newest[f"{METADATA_URL}{TIMESTAMP}.json"] != timestamp:
+            raise Tampered(f"there are two timestamps of version {signed.version}; somebody signs two")
+        _, _, targets = top_level(files)
+        delegated = targets.delegations.roles if targets.delegations else None
+        for name in PROBES:
+            if name in (delegated or {}) and name not in refused:
+                files[name] = self._read_role(name)
+        check_shape(files)
+        return _Verified(updater, files, refused)
+
+    def _read_role(self, name: str) -> File:
+        """Return a role from python-tuf's cache, where what it has just verified lies as it came."""
         data = (self._folder / CACHE / f"{name}.json").read_bytes()
         if name not in self._parsed or self._parsed[name][0] != data:
-            signed: Signed = Metadata[Any].from_bytes(data).signed
-            self._parsed[name] = data, signed
-        return self._parsed[name][1]
+            self._parsed[name] = data, Metadata[Any].from_bytes(data).signed
+        return self._parsed[name]
 
-    def _marks(self, verified: _Verified) -> dict[str, Mark]:
-        root, targets = verified.roles["root"], verified.roles["targets"]
-        assert isinstance(root, Root)
-        assert isinstance(targets, Targets)
-        marks = {}
-        for name, signed in verified.roles.items():
-            rule = (root if name in TOP_LEVEL else targets).get_delegated_role(name)
-            who = json.dumps([rule.threshold, sorted(rule.keyids)]).encode()
-            sha256 = hashlib.sha256(self._parsed[name][0]).hexdigest()
-            marks[name] = Mark(signed.version, sha256, hashlib.sha256(who).hexdigest()[:16])
-        return marks
-
-    def _revocations(self, verified: _Verified) -> dict[str, str]:
-        if REVOKED in verified.refused:
-            raise verified.refused[REVOKED]
-        target = verified.updater.get_targetinfo(REVOKED_LIST) if REVOKED in verified.roles else None
+    def _revocations(self, verified: _Verified, over: Mapping[str, TrustError]) -> dict[str, str]:
+        if REVOKED in over:
+            raise over[REVOKED]
+        target = verified.updater.get_targetinfo(REVOKED_LIST)
         if target is None:
             raise Tampered(f"the repository has no {REVOKED_LIST}, without which nothing can be stopped")
-        try:
-            bundles = json.loads(self._fetch_small(target, MOST_LIST_BYTES))["bundles"]
-            if all(SHA256.fullmatch(bundle) and when in (NOW, NEXT_TRIAL) for bundle, when in bundles.items()):
-                return dict(bundles)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            pass
-        raise Tampered(f"{REVOKED_LIST} is not a list of bundles")
+        return parse_revoked(self._fetch_small(target, MOST_LIST_BYTES))
 
     def _granted(self, task: str, bundle: str) -> tuple[Grant, TargetFile]:
         if not (TASK.fullmatch(task) and SHA256.fullmatch(bundle)):
             raise NotGranted(f"{bundle!r:.80} for {task!r:.80} is not the name of a bundle")
         why: TrustError = NotGranted(f"no role names bundle {bundle[:12]} for {task}")
-        for role, pattern in GRANTING.items():
+        for role in (RELEASED, CANDIDATES):
             try:
-                target = self._target(role, pattern.format(task=task, bundle=bundle))
+                target = self._target(role, bundle_path(role, task, bundle))
             except Stale as error:
                 why = error
                 continue
             if target is not None:
-                expires_unix_s = self._current().roles[role].expires.timestamp()
-                return Grant(bundle, task, role, expires_unix_s), target
+                _, signed = self._current().files[role]
+                return Grant(bundle, task, role, signed.expires.timestamp()), target
         raise why
 
     def _target(self, role: str, path: str) -> TargetFile | None:
         verified = self._current()
-        if role in verified.refused:
-            raise verified.refused[role]
-        if role not in verified.roles:
-            return None
-        with _told():
-            return verified.updater.get_targetinfo(path)
+        over = {**verified.refused, **check_time(_roles(verified), self._clock())}
+        if role in over:
+            raise over[role]
+        with told():
+            return verified.updater.get_targetinfo(path) if role in verified.files else None
 
     def _current(self) -> _Verified:
-        """Return what was verified, if it may still be believed."""
+        """Return what was verified last."""
         if self._verified is None:
             self.refresh()
         assert self._verified is not None
-        now_unix_s = self._clock()
-        floor = read_floor(self._copies)
-        if floor is not None:
-            floor.check_clock(now_unix_s)
-        _check_time(self._verified.roles, {}, now_unix_s)
         return self._verified
 
     def _fetch(self, target: TargetFile, most: int) -> bytes:
-        with _told():
-            _check_length(target, most)
-            self._fetcher.allow(REFRESH_S + target.length / LEAST_BYTES_PER_S)
-            [path] = target.get_prefixed_paths()
-            data = self._fetcher.download_bytes(f"{TARGETS}{path}", target.length)
+        check_target(target, most)
+        with told():
+            self._fetcher.allow(_longest_s(target))
+            url = f"{TARGETS_URL}{target.get_prefixed_paths()[0]}"
+            data = self._fetcher.download_bytes(url, target.length)
             target.verify_length_and_hashes(data)
         return data
 
     def _fetch_small(self, target: TargetFile, most: int) -> bytes:
-        sha256 = target.hashes["sha256"]
-        if sha256 not in self._files:
-            self._files[sha256] = self._fetch(target, most)
-        return self._files[sha256]
+        check_target(target, most)
+        sha256, data = self._small.get(target.path, ("", b""))
+        if sha256 != target.hashes["sha256"]:
+            data = self._fetch(target, most)
+            self._small[target.path] = target.hashes["sha256"], data
+        return data
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             lock = open(self._folder / ".lock", "ab")  # noqa: SIM115
         except OSError as error:
             raise TrustError(f"cannot use {self._folder}: {error.strerror}") from error
@@ -360,70 +322,26 @@ class Trust:
 
 
 def _load_delegated(updater: Updater) -> dict[str, TrustError]:
-    """Load every role; return those that are too old, of which the caller may still use others."""
+    """Load every role; return those that are too old, without which a station may still use the others."""
     refused: dict[str, TrustError] = {}
     for role, path in PROBES.items():
         try:
-            updater.get_targetinfo(path)
-        except ExpiredMetadataError as error:
-            refused[role] = Stale(f"{error}; sign it anew: enpire-coord keys renew")
+            with told():
+                updater.get_targetinfo(path)
+        except Stale as error:
+            refused[role] = error
     return refused
 
 
-def _delegated(targets: Targets) -> list[str]:
-    roles = targets.delegations.roles if targets.delegations else None
-    return [name for name in roles or {} if name in PROBES]
+def _roles(verified: _Verified) -> dict[str, Any]:
+    return {name: signed for name, (_, signed) in verified.files.items()}
 
 
-def _check_time(roles: Mapping[str, Signed], refused: dict[str, TrustError], now_unix_s: float) -> None:
-    """Note in `refused` the roles whose time is over by this station's clock.
-
-    Raises:
-        ClockSuspect: something was signed later than it is now.
-        Stale: without this role, nothing can be believed.
-    """
-    now = datetime.fromtimestamp(now_unix_s, UTC)
-    signed_at = max(_signed_at(name, role) for name, role in roles.items())
-    if not now_unix_s >= signed_at - CLOCK_SLACK_S:
-        raise ClockSuspect(f"the clock is {signed_at - now_unix_s:.0f} s behind what was signed already; set it right")
-    for name, role in roles.items():
-        if role.is_expired(now):
-            over = Stale(f"{name} was good until {role.expires:%Y-%m-%d %H:%M} UTC; is the clock right, who renews it?")
-            if name in TOP_LEVEL:
-                raise over
-            refused[name] = over
+def _longest_s(target: TargetFile) -> float:
+    return REFRESH_S + target.length / LEAST_BYTES_PER_S
 
 
-def _signed_at(name: str, role: Signed) -> int:
-    at = role.unrecognized_fields.get(SIGNED_AT)
-    if not (isinstance(at, int) and 0 <= at <= LATEST_UNIX_S):
-        raise Tampered(f"{name} does not say when it was signed")
-    return at
-
-
-def _check_length(target: TargetFile, most: int) -> None:
-    if not target.length <= most:
-        raise Tampered(f"{target.path} has {target.length} bytes; at most {most} are allowed")
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Say in this package's words why python-tuf refuses."""
-    try:
-        yield
-    except TrustError:
-        raise
-    except ExpiredMetadataError as error:
-        raise Stale(f"{error}; is the clock right, and does the coordinator run?") from error
-    except (RepositoryError, DownloadLengthMismatchError, LengthOrHashMismatchError) as error:
-        raise Tampered(_line(error)) from error
-    except DownloadError as error:
-        raise Unreachable(_line(error)) from error
-    except OSError as error:
-        raise TrustError(f"cannot use {error.filename}: {error.strerror}") from error
-
-
-def _line(error: Exception) -> str:
-    """Return one line with the first cause: python-tuf's own message may only say that something failed."""
-    cause = error.__cause__
-    return " ".join(f"{error} ({cause})".split() if cause else str(error).split())[:300]
+def _verify_file(target: TargetFile, path: Path) -> None:
+    with open(path, "rb") as file:
+        target.verify_length_and_hashes(file)
+        os.fsync(file.fileno())

@@ -13,9 +13,8 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError
 from tuf.ngclient import FetcherInterface
 
 from edge.uplink.network import Coordinator, NoAnswer, Refused
-
-PIECE_BYTES = 256 << 10
-NOT_FOUND = "404"
+from edge.wire import key_of
+from edge.wire.targets import NOT_FOUND, PIECE_BYTES, TRUST
 
 
 class ZenohFetcher(FetcherInterface):
@@ -24,7 +23,7 @@ class ZenohFetcher(FetcherInterface):
     def __init__(self, coordinator: Coordinator, edge: str) -> None:
         """Ask `coordinator` as `edge`."""
         self._coordinator = coordinator
-        self._prefix = f"enpire/edge/{edge}/trust/"
+        self._edge = edge
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         offset = 0
@@ -40,8 +39,9 @@ class ZenohFetcher(FetcherInterface):
 
     def _piece(self, url: str, offset: int) -> tuple[int, bytes]:
         # Raised from inside the generator, so nothing turns other exceptions into these.
+        attachment = msgpack.packb({"offset": offset})
         try:
-            answer = self._coordinator.ask(self._prefix + url, attachment=msgpack.packb({"offset": offset}))
+            answer = self._coordinator.ask(key_of(self._edge, f"{TRUST}/{url}"), attachment=attachment)
             piece = msgpack.unpackb(answer)
             total, data = piece["total"], piece["data"]
         except NoAnswer as error:
