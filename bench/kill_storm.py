@@ -93,7 +93,7 @@ class Storm:
         self._draw = random.Random(seed)
         self._folder = folder
         endpoint = f"tcp/127.0.0.1:{_free_port(self._draw)}"
-        self.edges = make_stations(folder, edges, seed, "push_t", endpoint, [])
+        self.edges = make_stations(folder, edges, seed, "push_t", endpoint)
         self.desk = self._member("desk", HARNESS / "desk.py", endpoint, folder, "--at-once", AT_ONCE)
         self._workers, self._uplinks = [], []
         for number, edge in enumerate(self.edges):

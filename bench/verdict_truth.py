@@ -38,7 +38,7 @@ def main(states: int, seed: int) -> None:
     counts = {"true_success": 0, "false_success": 0, "true_failure": 0, "false_failure": 0, "abstained": 0}
     errors_mm = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, name in enumerate(make_stations(Path(folder), BENCHES, seed, "push_t", "tcp/127.0.0.1:1", [])):
+        for number, name in enumerate(make_stations(Path(folder), BENCHES, seed, "push_t", "tcp/127.0.0.1:1")):
             share = states // BENCHES + (number < states % BENCHES)
             for truth, verdict, error_mm in _judge_states(Path(folder) / name, share, rng):
                 counts[_kind(truth, verdict)] += 1

@@ -18,9 +18,9 @@ from coordinator.errors import CoordinatorError
 from coordinator.evolution.records import Event
 from coordinator.fleet import Fleet, FleetError
 from coordinator.network import Message, Network
+from coordinator.publish.publisher import Publisher
 from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
-from coordinator.store import Store
 from edge.records import Trial
 
 LOG = logging.getLogger("coordinator.conduct")
@@ -48,12 +48,14 @@ class Conductor:
     """Everything that a running campaign consists of."""
 
     def __init__(
-        self, task: str, folder: Path, campaign: Campaign, store: Store, network: Network, fleet: Fleet,
+        self, task: str, folder: Path, campaign: Campaign, publisher: Publisher, network: Network, fleet: Fleet,
         display: Display, limits: Limits,
     ) -> None:  # fmt: skip
+        store = publisher.store
         self.roster = Roster(fleet.names)
         desk = Desk(self._next_work, self._brought, self._taken_back)
-        self._reception = Reception(task, store, self.roster, desk, folder)
+        self._reception = Reception(task, store, publisher.repository, self.roster, desk, folder)
+        self._task, self._publisher = task, publisher
         self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
         self._display, self._limits = display, limits
         self._started_unix_s = time.time()
@@ -86,7 +88,10 @@ class Conductor:
     def _next_work(self, edge: str, now_unix_s: float) -> Sequence[Attempt]:
         work = self._campaign.next_work(edge, now_unix_s)
         self._keep_events(now_unix_s)
-        return () if work is None else work.attempts
+        attempts = () if work is None else work.attempts
+        for bundle in {item.bundle for item in attempts}:
+            self._publisher.offer(self._task, bundle)
+        return attempts
 
     def _brought(self, trial: Trial, now_unix_s: float) -> None:
         self._campaign.record(trial, now_unix_s)
@@ -120,6 +125,7 @@ class Conductor:
         if now_s >= self._tend_at_s:
             self._tend_at_s = now_s + TEND_PERIOD_S
             self._reception.tend(time.time())
+            self._publisher.renew()
             self._tend_fleet()
         self._show()
 

@@ -42,6 +42,7 @@ LOG_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 ASKED_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TARGET, HELDOUT = 46, 50
 LOCK = "demo.lock"
+ROOT_FILE = "root.json"  # in the folder of a run: what its stations trust
 LEAST_FREE_MB = 1024  # a run writes about half of that
 
 
@@ -93,11 +94,11 @@ def run_demo(plan: Plan, display: Display) -> dict[str, Any]:
         with Store(folder / DATABASE) as store, Network(free_endpoint()) as network:
             try:
                 logging.basicConfig(filename=folder / "coordinator.log", level=logging.INFO, format=LOG_FORMAT)
-                campaign, fleet = _prepare(plan, folder, store, network)
+                campaign, publisher, fleet = _prepare(plan, folder, store, network)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it
                 raise
-            conductor = _conductor(plan, folder, campaign, store, network, fleet, display, interrupt)
+            conductor = _conductor(plan, folder, campaign, publisher, network, fleet, display, interrupt)
             _conduct(plan, folder.name, conductor, store)
         summary = summarise(folder, _observed(plan, conductor))
         write_summary(folder, summary)
@@ -105,11 +106,11 @@ def run_demo(plan: Plan, display: Display) -> dict[str, Any]:
         return summary
 
 
-def _prepare(plan: Plan, folder: Path, store: Store, network: Network) -> tuple[Campaign, Fleet]:
+def _prepare(plan: Plan, folder: Path, store: Store, network: Network) -> tuple[Campaign, Publisher, Fleet]:
     """Make keys, stations and the campaign; the policy is copied, so that an edit meanwhile changes no candidate."""
     policy, space, starts = _read_task(plan.task)
     copy = shutil.copytree(policy, folder / "policy", ignore=shutil.ignore_patterns("__pycache__"))
-    publisher = Publisher.of(copy, folder / "keys", store)
+    publisher = Publisher.for_demo(copy, folder, store)
     try:
         campaign = Campaign(
             space, starts, OfflineResearcher(space, plan.seed), publisher.publish, plan.seed,
@@ -118,17 +119,19 @@ def _prepare(plan: Plan, folder: Path, store: Store, network: Network) -> tuple[
     except (BundleError, SpaceError) as error:
         raise DemoRefused(f"the policy {plan.task} cannot be published: {error}") from error
     stations = folder / "stations"
-    names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, publisher.public_key)
-    return campaign, Fleet(stations, names, plan.pace)
+    root = folder / ROOT_FILE
+    root.write_bytes(publisher.repository.root())
+    names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, root)
+    return campaign, publisher, Fleet(stations, names, plan.pace)
 
 
 def _conductor(
-    plan: Plan, folder: Path, campaign: Campaign, store: Store, network: Network, fleet: Fleet, display: Display,
-    interrupt: Interrupt,
+    plan: Plan, folder: Path, campaign: Campaign, publisher: Publisher, network: Network, fleet: Fleet,
+    display: Display, interrupt: Interrupt,
 ) -> Conductor:  # fmt: skip
     title = f"{plan.task}, {plan.edges} emulated station{'s' * (plan.edges != 1)}, seed {plan.seed}"
     limits = Limits(title, TARGET, 60.0 * plan.budget_minutes, lambda: interrupt.count)
-    return Conductor(plan.task, folder, campaign, store, network, fleet, display, limits)
+    return Conductor(plan.task, folder, campaign, publisher, network, fleet, display, limits)
 
 
 def _conduct(plan: Plan, campaign_id: str, conductor: Conductor, store: Store) -> None:

@@ -48,13 +48,13 @@ class _Member:
     refused: str = ""  # what it said
 
 
-def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, public_key: bytes) -> list[str]:
-    """Write the folders of emulated stations and return their names.
+def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, root: Path) -> list[str]:
+    """Write the folders of emulated stations, which trust `root`, and return their names.
 
     Raises:
         FleetError: that did not work; the message is what the command said.
     """
-    options = ["--count", count, "--seed", seed, "--task", task, "--connect", endpoint, "--trust", public_key.hex()]
+    options = ["--count", count, "--seed", seed, "--task", task, "--connect", endpoint, "--trust", root]
     command = [*EDGE, "make-stations", str(folder), *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode != 0:

@@ -91,6 +91,18 @@ def read_piece(attachment: bytes) -> Piece:
     raise BatchRefused("recording: does not say whose, how long and from where on")
 
 
+def read_offset(attachment: bytes) -> int:
+    """Return from where on a file is asked for.
+
+    Raises:
+        BatchRefused: nothing that makes sense.
+    """
+    match _map(attachment):
+        case {"offset": int(offset)} if offset >= 0:
+            return offset
+    raise BatchRefused("file: does not say from where on")
+
+
 @dataclass(frozen=True)
 class Inventory:
     """What an edge says that it has sent."""

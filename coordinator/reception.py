@@ -17,14 +17,17 @@ import msgpack
 from coordinator.blobs import BlobRefused, Blobs
 from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
-from coordinator.ingest import SHA256, BatchRefused, identity_in, read_batch, read_inventory, read_piece
+from coordinator.ingest import SHA256, BatchRefused, identity_in, read_batch, read_inventory, read_offset, read_piece
 from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
+from coordinator.publish.repository import Repository
 from coordinator.roster import MOST_FAILED_RESETS, Roster
 from coordinator.store import Ingested, Store
 from edge.records import Trial, encode
 
 LOG = logging.getLogger("coordinator.reception")
+MOST_TRUST_BYTES = 256 << 10  # in one answer
+NO_SUCH_FILE = "404"  # the one refusal that stations take as a no
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,12 @@ class Desk:
 class Reception:
     """Between the network on one side and store, leases and campaign on the other."""
 
-    def __init__(self, task: str, store: Store, roster: Roster, desk: Desk, folder: Path) -> None:
+    def __init__(
+        self, task: str, store: Store, repository: Repository, roster: Roster, desk: Desk, folder: Path
+    ) -> None:
         self._task = task
         self._store = store
+        self._repository = repository
         self._roster = roster
         self._desk = desk
         self._folder = folder
@@ -81,8 +87,8 @@ class Reception:
                     self._lease(question, now_unix_s)
                 case "trials":
                     self._trials(question, now_unix_s)
-                case "bundle":
-                    self._bundle(question)
+                case "trust":
+                    self._trust(question)
                 case "blob":
                     self._blob(question, now_unix_s)
                 case "reconcile":
@@ -174,12 +180,13 @@ class Reception:
         named = "a trial without a name" if item.identity is None else "trial {} {} {}".format(*item.identity)
         self._store.note("error", f"{named} is in quarantine: {item.reason}", None, now_unix_s)
 
-    def _bundle(self, question: Question) -> None:
-        archive = self._store.bundle(question.name)
-        if archive is None:
-            question.refuse(f"no bundle {question.name!r:.80} here")
+    def _trust(self, question: Question) -> None:
+        """Answer with a piece of a public file of the repository."""
+        found = self._repository.piece(question.name, read_offset(question.attachment), MOST_TRUST_BYTES)
+        if found is None:
+            question.refuse(NO_SUCH_FILE)
         else:
-            question.answer(archive)
+            question.answer(msgpack.packb({"total": found[0], "data": found[1]}))
 
     def _blob(self, question: Question, now_unix_s: float) -> None:
         # The name becomes a file's name, and only what a trial here refers to may fill this disk.

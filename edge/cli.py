@@ -119,15 +119,15 @@ def make_stations(
     seed: Annotated[int, typer.Option(min=0, help="draws each bench's hidden deviations")] = 1,
     task: Annotated[str, typer.Option()] = "push_t",
     connect: Annotated[str, typer.Option(help="the coordinator's endpoint")] = "tcp/127.0.0.1:7447",
-    trust: Annotated[list[str] | None, typer.Option(help="a public key, hex, whose bundles may run")] = None,
+    trust: Annotated[Path | None, typer.Option(help="the lab's root.json, whose policies may run")] = None,
 ) -> None:
     """Write the folders of emulated stations and print their names as JSON; existing files are left alone.
 
-    Example: enpire-edge make-stations stations --count 4 --trust 3b6a...
+    Example: enpire-edge make-stations stations --count 4 --trust root.json
     """
     from edge.emulation.stations import make_stations as write
 
-    print(json.dumps(write(folder, count, seed, task, connect, trust or [])))
+    print(json.dumps(write(folder, count, seed, task, connect, trust)))
 
 
 @app.command()

@@ -274,6 +274,14 @@ class Ledger:
         """Return the trials of `batch`."""
         return list(self.batch(limit).trials.values())
 
+    def newest(self, limit: int) -> list[Trial]:
+        """Return the trials that were sealed last, oldest first."""
+        with self._explained():
+            rows = self._db.execute(
+                "SELECT body FROM trials WHERE body IS NOT NULL ORDER BY number DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [decode(Trial, row[0]) for row in reversed(rows)]
+
     def unacked_key(self) -> str:
         """Return what the seals of `unacked` are checked with: Ed25519, hex; empty where there are none."""
         return self.batch(1).key

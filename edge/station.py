@@ -8,17 +8,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calibration.records import Calibration, load_calibration
+from edge.activation.gates import Gates
 from edge.arm import ArmModel, Payload, body_of, load_arm
 from edge.messages import CONTROL_HZ
 from edge.records import EDGE_NAME
@@ -29,7 +29,6 @@ from policies.interface import JOINTS, POLICY_HZ, Array
 
 FILE = "station.toml"
 ARMS = ("yam",)  # with the linear_4310 gripper
-PUBLIC_KEY = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 TRANSPORTS = ("socketcan", "slcan", "usb2can", "seqpacket")
 CAMERA_TIERS = ("full", "small", "none")
 # A real station's last 3 GB still hold a thousand trials; an emulated one may run on a laptop that is nearly full.
@@ -39,7 +38,7 @@ BITRATE = 1_000_000  # of the YAM's motors
 # What the guard allows beyond the workspace that the trial runner keeps targets in: targets are met within 2 mm, and
 # control brakes 6 mm before the guard's walls.
 GUARD_MARGIN_M = 0.008
-OPTIONAL_TABLES = {"emulation", "can", "recording", "storage"}
+OPTIONAL_TABLES = {"emulation", "can", "recording", "storage", "rollout"}
 LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 
 
@@ -71,14 +70,6 @@ class Tool:
     name: str
     length_m: float
     mass_kg: float
-
-
-@dataclass(frozen=True)
-class Coordinator:
-    """Whom to ask for work and whose signature to believe."""
-
-    endpoint: str
-    trusted_keys: tuple[str, ...]  # Ed25519 public keys, hex
 
 
 @dataclass(frozen=True)
@@ -129,12 +120,13 @@ class Station:
     limits: JointLimits
     tool: Tool
     workspace: Box
-    coordinator: Coordinator
+    endpoint: str  # of the coordinator; whose signatures count is in trust/
     calibration: Calibration
     can: Can | None
     emulation: Emulation | None
     recording: RecordingTier
     storage: Storage
+    gates: Gates  # that a new policy has to pass here
     station_hash: str
 
     @property
@@ -203,7 +195,7 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
         if not -1.5 <= low < high <= 1.5:
             raise StationError(f"workspace.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
     coordinator = raw["coordinator"]
-    _keys(coordinator, "coordinator", {"endpoint", "trusted_keys"})
+    _keys(coordinator, "coordinator", {"endpoint"})
     if ("emulation" in raw) == ("can" in raw):
         raise StationError("wants one of [can] (a real arm) and [emulation], and not both")
     return Station(
@@ -218,15 +210,13 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
             _number(tool["mass_kg"], "tool.mass_kg", 0.0, 2.0),
         ),
         workspace=Box(np.array([low for low, _ in ranges]), np.array([high for _, high in ranges])),
-        coordinator=Coordinator(
-            _text(coordinator["endpoint"], "coordinator.endpoint"),
-            _public_keys(coordinator["trusted_keys"]),
-        ),
+        endpoint=_text(coordinator["endpoint"], "coordinator.endpoint"),
         calibration=load_calibration(folder / "calibration.toml"),
         can=_can(raw["can"]) if "can" in raw else None,
         emulation=_emulation(raw["emulation"], folder) if "emulation" in raw else None,
         recording=_recording(raw.get("recording", {})),
         storage=_storage(raw.get("storage", {}), emulated="emulation" in raw),
+        gates=_gates(raw.get("rollout", {})),
         station_hash=sha256,
     )
 
@@ -285,6 +275,15 @@ def _storage(raw: Mapping[str, Any], emulated: bool) -> Storage:
     )
 
 
+def _gates(raw: Mapping[str, Any]) -> Gates:
+    """Return the thresholds of `edge.activation.gates`, those that are named here in place of the usual ones."""
+    known = {item.name: item for item in fields(Gates)}
+    _keys(raw, "rollout", set(), set(known))
+    given = {name: _number(value, f"rollout.{name}", 0.0, 1e6) for name, value in raw.items()}
+    typed: Any = {name: int(value) if known[name].type == "int" else value for name, value in given.items()}
+    return Gates(**typed)
+
+
 def _limits(raw: Mapping[str, Any], arm: ArmModel) -> JointLimits:
     _keys(raw, "limits", {"lower_rad", "upper_rad", "velocity_rad_s", "torque_nm"}, {"acceleration_rad_s2"})
     own = arm.limits
@@ -328,15 +327,6 @@ def _name(value: Any) -> str:
     if not EDGE_NAME.fullmatch(_text(value, "name")):
         raise StationError(f"name is {value!r}, use only letters, digits, - and _")
     return str(value)
-
-
-def _public_keys(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise StationError(f"coordinator.trusted_keys is {value!r}, wants a list of public keys")
-    for key in value:
-        if not (isinstance(key, str) and PUBLIC_KEY.fullmatch(key)):
-            raise StationError(f"coordinator.trusted_keys holds {key!r}, wants each key as text of 64 hex digits")
-    return tuple(value)
 
 
 def _number(value: Any, where: str, low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""Makes a policy with some parameters into a signed bundle that stations may fetch."""
+"""Makes a policy with some parameters into a bundle, and lets stations try it."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coordinator.publish.keys import KeyPair, load_or_make
+from coordinator.publish.keys import Keyring
+from coordinator.publish.repository import Repository
 from coordinator.store import Store
 from policies.bundle import build, bundle_id, open_bundle
 from policies.interface import Params
 
+KEYS, FOLDER = "keys", "trust"
+WORDS = ("hypothesis", "researcher", "commit")
+
 
 @dataclass(frozen=True)
 class Publisher:
-    """One policy folder, one key, one store."""
+    """One policy folder, one lab's keys and repository, one store."""
 
     policy: Path
-    keys: KeyPair
+    ring: Keyring
+    repository: Repository
     store: Store
 
-    @staticmethod
-    def of(policy: Path, keys: Path, store: Store) -> Publisher:
-        """Return a publisher that signs with the key in the folder `keys`, made now if there is none.
+    @classmethod
+    def for_demo(cls, policy: Path, run: Path, store: Store) -> Publisher:
+        """Return a publisher whose keys and repository lie in the folder of the run, made now.
 
         Raises:
-            KeyRefused: that key cannot be used.
+            KeyRefused, RepositoryRefused: they cannot be made.
         """
-        return Publisher(policy, load_or_make(keys), store)
-
-    @property
-    def public_key(self) -> bytes:
-        """The 32 raw bytes that stations trust."""
-        return self.keys.public
+        ring = Keyring.for_demo(run / KEYS)
+        return cls(policy, ring, Repository.create(run / FOLDER, ring), store)
 
     def publish(self, params: Params, provenance: Mapping[str, Any], parent: str | None) -> str:
-        """Build, sign and store the policy with `params`; return the sha256 that names the bundle.
+        """Build and keep the policy with `params`, and let stations try it; return the sha256 that names the bundle.
 
         The same content gives the same name, so publishing twice changes nothing.
 
@@ -45,9 +46,9 @@ class Publisher:
             SpaceError: a parameter outside what the policy allows.
             BundleError: the policy's files cannot go into a bundle.
             StoreError: the bundle cannot be kept.
+            RepositoryRefused: it cannot be signed.
         """
-        words = {name: str(provenance.get(name, "")) for name in ("hypothesis", "researcher", "commit")}
-        archive = build(self.policy, params, words, parent)
+        archive = build(self.policy, params, {name: str(provenance.get(name, "")) for name in WORDS}, parent)
         name = bundle_id(archive)
         # Opened as a station would, so that what no station would take is never offered.
         manifest = open_bundle(archive, name).manifest
@@ -63,4 +64,23 @@ class Publisher:
                 "created_unix_s": time.time(),
             }
         )
+        self.repository.offer_candidate(manifest.task, archive, self.ring)
         return name
+
+    def offer(self, task: str, bundle: str) -> None:
+        """Let stations try a bundle of the store, which they may have been offered long ago.
+
+        Raises:
+            StoreError, RepositoryRefused: it cannot be read or signed.
+        """
+        archive = self.store.bundle(bundle)
+        if archive is not None:
+            self.repository.offer_candidate(task, archive, self.ring)
+
+    def renew(self) -> None:
+        """Sign anew what is past half of its life, and publish what people have signed; to be called often.
+
+        Raises:
+            RepositoryRefused: the repository cannot be read or written.
+        """
+        self.repository.renew(self.ring)

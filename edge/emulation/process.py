@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from calibration.records import CalibrationError
+from edge.activation.journal import ActivationError, Journal
 from edge.control.loop import ControlError
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
@@ -29,6 +30,7 @@ from edge.status import Status, write_status
 from edge.tasks.push_t.task import GOAL, PushT, judge
 from edge.tasks.task import Task
 from edge.trials.robot import Bench, StationRobot
+from edge.trials.rollout import Rollout
 from edge.trials.runner import Rig, work
 from firmware_bridge.fault_script import FaultScript, FaultScriptError
 from policies.interface import ToolTarget
@@ -107,11 +109,28 @@ def run(station: Station, pace: float) -> None:
                 return not stop.is_set()
 
             # A full disk may have no room for the files that a ledger is opened with.
-            with retention.insist(lambda: Ledger(station.folder / "ledger.db", station.name), again) as ledger:
-                work(_rig(station, bench, board, host, ledger, retention, stop, wait))
+            with (
+                retention.insist(lambda: Ledger(station.folder / "ledger.db", station.name), again) as ledger,
+                _open_journal(station.folder, again) as journal,
+            ):
+                work(_rig(station, bench, board, host, ledger, journal, retention, stop, wait))
             board.say("stopped", "", None, 0)
         finally:
             world.close()
+
+
+def _open_journal(folder: Path, again: Callable[[str], bool]) -> Journal:
+    """Open the journal of what may run here, waiting where the disk has no room for it.
+
+    Raises:
+        ActivationError: it cannot be opened, and a stop came.
+    """
+    while True:
+        try:
+            return Journal(folder / "activation.db")
+        except ActivationError as error:
+            if not again(str(error)):
+                raise
 
 
 def _rig(
@@ -120,6 +139,7 @@ def _rig(
     board: Board,
     host: PolicyHost,
     ledger: Ledger,
+    journal: Journal,
     retention: Retention,
     stop: threading.Event,
     wait: Callable[[], None],
@@ -130,13 +150,15 @@ def _rig(
 
     drivers = Bench(advance, bench.state, bench.look, stop.is_set, bench.power_up, bench.limit)
     chain = chain_of(station.arm, station.tool.length_m, station.limits)
+    robot = StationRobot(drivers, chain, station, gripper_m=0.0)
     return Rig(
         station=station,
         task=TASKS[station.task](),
-        robot=StationRobot(drivers, chain, station, gripper_m=0.0),
+        robot=robot,
         host=host,
         ledger=ledger,
         retention=retention,
+        rollout=Rollout(station, host, ledger, journal, robot, chain),
         station_time_s=lambda: bench.now_s,
         stop_asked=stop.is_set,
         say=board.say,
@@ -152,7 +174,7 @@ def check(folder: Path | None) -> None:
     """
     with tempfile.TemporaryDirectory() as temporary:
         if folder is None:
-            make_stations(Path(temporary), 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+            make_stations(Path(temporary), 1, 1, "push_t", "tcp/127.0.0.1:1")
             folder = Path(temporary) / "station-1"
         station = load_station(folder)
         world = World(station, 1)
@@ -187,7 +209,13 @@ def main(arguments: list[str]) -> int:
     except (StationError, CalibrationError, NoGraphics, FaultScriptError) as error:
         LOG.error("%s", error)
         return 2
-    except (LedgerError, SandboxError, ControlError, OSError) as error:  # a new start may find it cured
+    except (
+        LedgerError,
+        ActivationError,
+        SandboxError,
+        ControlError,
+        OSError,
+    ) as error:  # a new start may find it cured
         LOG.error("%s", error)
         return 1
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 
 STATION = """\
@@ -29,7 +29,6 @@ z_m = [0.003, 0.30]
 
 [coordinator]
 endpoint = "{endpoint}"
-trusted_keys = [{keys}]
 
 [recording]  # of each trial; less where the disk fills up
 joint_hz = 30
@@ -62,17 +61,21 @@ base_from_camera_position_m = [0.32, 0.0, 0.75]
 """
 
 
-def make_stations(
-    folder: Path, count: int, seed: int, task: str, endpoint: str, trusted_keys: Sequence[str]
-) -> list[str]:
-    """Write `count` station folders below `folder` and return their names; existing ones are left as they are."""
+def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, root: Path | None = None) -> list[str]:
+    """Write `count` station folders below `folder` and return their names; existing ones are left as they are.
+
+    `root` is the lab's root of trust, a file, without which a station runs nothing.
+    """
     names = [f"station-{number}" for number in range(1, count + 1)]
-    keys = ", ".join(f'"{key}"' for key in trusted_keys)
     for number, name in enumerate(names, start=1):
         station = folder / name
         station.mkdir(parents=True, exist_ok=True)
-        text = STATION.format(name=name, task=task, endpoint=endpoint, keys=keys, seed=seed * 1000 + number)
+        text = STATION.format(name=name, task=task, endpoint=endpoint, seed=seed * 1000 + number)
         for file, content in (("station.toml", text), ("calibration.toml", CALIBRATION)):
             if not (station / file).exists():
                 (station / file).write_text(content)
+        trusted = station / "trust" / "root.json"
+        if root is not None and not trusted.exists():
+            trusted.parent.mkdir(exist_ok=True)
+            shutil.copyfile(root, trusted)
     return names

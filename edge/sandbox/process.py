@@ -27,6 +27,7 @@ import msgpack
 from policies import link
 from policies.cage.layers import Layer
 from policies.interface import OutOfReach, Params, Robot, TrialOver
+from policies.space import Resources
 
 KINDS = ("finished", "crashed", "hung", "bad_target", "over")
 DETAIL_CHARS = 400
@@ -124,27 +125,36 @@ class PolicyHost:
             self._process = None
 
     def run(
-        self, bundle_dir: Path, entry: str, params: Params, robot: Robot, reply_deadline_s: float = 5.0
+        self,
+        bundle_dir: Path,
+        entry: str,
+        params: Params,
+        robot: Robot,
+        resources: Resources | None = None,
+        reply_deadline_s: float = 5.0,
     ) -> PolicyEnd:
         """Run one policy to its end, answering from `robot`.
 
-        `reply_deadline_s` is the wall time that the policy may compute between two requests.
+        `reply_deadline_s` is the wall time that the policy may compute between two requests; `resources` can only
+        narrow what every policy is given.
 
         Raises:
             SandboxError: no policy process can be started here.
             Exception: whatever `robot` raises other than OutOfReach and TrialOver, after the child was killed.
         """
-        near = self._launch(bundle_dir, entry, params)
+        asked = resources or Resources()
+        memory_mb, longest_s = min(asked.memory_mb, self._memory_mb), min(asked.longest_s, self._longest_s)
+        near = self._launch(bundle_dir, entry, params, memory_mb, longest_s)
         with near:
             try:
                 _await_cage(near)
-                end = _Trial(near, robot, reply_deadline_s, self._grace_s, self._standstill_s, self._longest_s).serve()
+                end = _Trial(near, robot, reply_deadline_s, self._grace_s, self._standstill_s, longest_s).serve()
             finally:
                 exit_code = self._reap()
         return end if end.kind != "vanished" else PolicyEnd("crashed", _obituary(exit_code), end.steps)
 
-    def _launch(self, bundle_dir: Path, entry: str, params: Params) -> socket.socket:
-        limits = (self._memory_mb, math.ceil(self._longest_s) + CPU_MARGIN_S)
+    def _launch(self, bundle_dir: Path, entry: str, params: Params, memory_mb: int, longest_s: float) -> socket.socket:
+        limits = (memory_mb, math.ceil(longest_s) + CPU_MARGIN_S)
         request = msgpack.packb(["run", str(bundle_dir.absolute()), entry, dict(params), *limits])
         for _ in range(2):  # the host may have died since the last trial
             self.start()

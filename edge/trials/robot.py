@@ -82,6 +82,7 @@ class StationRobot:
         self._joints_rad = bench.state().position_rad.copy()
         self.recording: Recorder | None = None
         self.tape: Tape | None = None  # while there is one, what is seen is put on it
+        self.why_stop: Callable[[], str] = lambda: ""  # asked before each call; a sentence ends the work
         self.over: TrialOver | None = None
 
     @contextmanager
@@ -108,6 +109,10 @@ class StationRobot:
         self._joints_rad = state.position_rad.copy()
         if self.recording is not None:  # the pose that a replay begins from
             self.recording.joints(state.time_ns, self._observation(state))
+
+    def glance(self) -> tuple[ArmState, Scene]:
+        """Return where the arm stands and what the camera shows, between two stretches of work."""
+        return self._bench.state(), self._bench.look()[1]
 
     @property
     def elapsed_s(self) -> float:
@@ -157,6 +162,8 @@ class StationRobot:
         state = self._bench.state()
         if self._bench.stop_asked():
             self._end(StopAsked("the station was asked to stop"))
+        if why := self.why_stop():
+            self._end(StopAsked(why))
         if state.fault:
             self._end(SafetyStop(state.fault))
         if state.time_ns - self._began_ns >= self._limit_ns:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge import software
+from edge.activation.journal import ActivationError
 from edge.disk import Rung
+from edge.envelope import EnvelopeImpossible, narrowed, to_text
 from edge.ledger import Ledger, LedgerError
 from edge.records import Assignment, Outcome, Trial
 from edge.retention import Retention, purge
@@ -28,7 +30,8 @@ from edge.station import RecordingTier, Station
 from edge.tasks.task import Readiness, Task, Verdict
 from edge.trials.aftermath import forget, forget_all, keep, recording_path, rescue, seal_kept
 from edge.trials.recorder import Recorder
-from edge.trials.robot import SafetyStop, StationRobot, StopAsked, TimeUp
+from edge.trials.robot import SafetyStop, StationRobot, StopAsked, Tape, TimeUp
+from edge.trials.rollout import Rollout
 from policies.bundle import BundleError, Manifest, read_unpacked
 from policies.interface import OutOfReach, TrialOver
 
@@ -53,6 +56,7 @@ class Rig:
     host: PolicyHost
     ledger: Ledger
     retention: Retention
+    rollout: Rollout
     station_time_s: Callable[[], float]
     stop_asked: Callable[[], bool]
     say: Say
@@ -81,14 +85,16 @@ def work(rig: Rig) -> None:
         LedgerError: what a crashed run left open, or the trial at hand, cannot be sealed; the next start tries again.
     """
     _recover(rig)
+    rig.rollout.started()
     in_a_row = 0
     last_cause = ""
     while not rig.stop_asked():
         try:
+            rig.rollout.tend()
             outlook = rig.retention.look(rig.ledger, time.time())
             found = None if outlook.rung is Rung.PARKED else rig.ledger.next_assignment(time.time())
             blank = None if found is None else _begin(rig, *found)
-        except LedgerError as error:
+        except (LedgerError, ActivationError) as error:
             rig.say("fault", str(error), None, 0)
             rig.wait()
             continue
@@ -175,9 +181,10 @@ def _run(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
         rig.robot.recording = recorder
         rig.robot.note("trial", _identity(assignment, blank))
         rig.robot.note("tier", json.dumps(asdict(tier)))
+        tape = rig.rollout.tape_for(assignment)
         try:
             # A disk that does not even take the beginning is no place for evidence: the arm is not moved.
-            trial = _invalid(blank, "disk", recorder.lost) if recorder.lost else _attempt(rig, assignment, blank)
+            trial = _invalid(blank, "disk", recorder.lost) if recorder.lost else _attempt(rig, assignment, blank, tape)
         finally:
             rig.robot.recording = None
         recorder.event(round(rig.station_time_s() * 1e9), "verdict", f"{trial.outcome}: {trial.detail}")
@@ -191,6 +198,7 @@ def _run(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
     ended = trial
     trial = _insist(rig, lambda: rig.ledger.seal(ended, path if sha256 else None))
     forget(folder, blank)
+    rig.rollout.sealed(trial, tape)
     LOG.info("trial %d %s %s: %s", blank.sequence, assignment.start_id, trial.outcome, trial.detail)
     return trial
 
@@ -208,8 +216,11 @@ def _tier(tier: RecordingTier) -> str:
     return f"joints at {tier.joint_hz:g} Hz, {pictures}"
 
 
-def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
-    """Reset, run, verify; return the trial but for its recording."""
+def _attempt(rig: Rig, assignment: Assignment, blank: Trial, tape: Tape | None) -> Trial:
+    """Reset, run, verify; return the trial but for its recording. What may not run here moves nothing."""
+    permit = rig.rollout.permit(assignment)
+    if not permit.allowed:
+        return _invalid(blank, "bundle", permit.why)
     clock = _Clock.start(rig)
     readiness, tries, stopped = _make_ready(rig, assignment, blank.sequence)
     reset_s, wall_reset_s = clock.lap(rig)
@@ -226,22 +237,37 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
         return _invalid(blank, "reset", f"not ready after {tries} resets: {readiness.detail}")
     try:
         manifest, folder = _policy(rig, assignment)
-    except BundleError as error:
+        station = narrowed(rig.station, manifest.envelope, permit.full_envelope)
+    except (BundleError, EnvelopeImpossible) as error:
         return _invalid(blank, "bundle", str(error))
     rig.say("trial", "", assignment, blank.sequence)
-    rig.robot.note("stage", "run")
     clock = _Clock.start(rig)
-    rig.robot.begin(rig.task.time_limit_s)
-    end = rig.host.run(folder, manifest.entry, manifest.params, rig.robot)
+    end = _run_policy(rig, manifest, folder, station, tape)
     trial_s, _ = clock.lap(rig)
     over = rig.robot.over
-    rig.robot.note("policy", json.dumps(asdict(end)))
     rig.robot.note("stage", "verify")
     verdict = _verify(rig, assignment)
     rig.robot.note("judged", json.dumps(asdict(verdict)))
     _, wall_trial_s = clock.lap(rig)
     blank = replace(blank, trial_s=trial_s, wall_trial_s=wall_trial_s, policy_steps=end.steps)
     return _conclude(blank, verdict, end, over)
+
+
+def _run_policy(rig: Rig, manifest: Manifest, folder: Path, station: Station, tape: Tape | None) -> PolicyEnd:
+    """Run the policy within the limits of `station`, and take them back."""
+    robot = rig.robot
+    robot.note("stage", "run")
+    robot.note("limits", to_text(station))
+    try:
+        with robot.confined(station):
+            robot.tape, robot.why_stop = tape, lambda: rig.rollout.why_stop(folder.name)
+            robot.begin(min(rig.task.time_limit_s, manifest.envelope.trial_s or rig.task.time_limit_s))
+            end = rig.host.run(folder, manifest.entry, manifest.params, robot, manifest.resources)
+    finally:
+        robot.tape, robot.why_stop = None, lambda: ""
+    robot.note("limits", to_text(rig.station))
+    robot.note("policy", json.dumps(asdict(end)))
+    return end
 
 
 def _make_ready(rig: Rig, assignment: Assignment, sequence: int) -> tuple[Readiness, int, StopAsked | None]:

@@ -19,13 +19,17 @@ from types import FrameType
 import msgpack
 
 from edge import software
+from edge.activation.journal import ActivationError, Journal
 from edge.ledger import DiskFull, Ledger, LedgerError
 from edge.ledger_file import NotThisLedger
 from edge.status import Status, StatusError, read_status
+from edge.trust.client import Trust
 from edge.uplink.courier import Courier
+from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.memory import own_group_memory_mb
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError, read_settings
+from edge.uplink.supply import Supply
 
 LOG = logging.getLogger("edge.uplink")
 TURN_S = 0.05
@@ -49,13 +53,15 @@ def main(arguments: list[str]) -> int:
         settings = read_settings(Path(arguments[0]))
         with (
             _open_ledger(settings, stop) as ledger,
+            Journal(settings.journal_path) as journal,
             Coordinator(settings.endpoint, settings.name) as coordinator,
         ):
-            _carry(settings, ledger, coordinator, stop)
+            trust = Trust(settings.trust, ZenohFetcher(coordinator, settings.name))
+            _carry(settings, ledger, coordinator, Supply(settings, trust, journal), stop)
     except (UplinkError, NotThisLedger) as error:
         LOG.error("%s", error)
         return 2
-    except LedgerError as error:  # a new start may find it cured
+    except (LedgerError, ActivationError) as error:  # a new start may find it cured
         LOG.error("%s", error)
         return 1
     return 0
@@ -85,8 +91,8 @@ def back_off_s(failures: int, draw: float) -> float:
     return longest_s * (0.5 + 0.5 * draw)
 
 
-def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, stop: threading.Event) -> None:
-    courier = Courier(settings, ledger, coordinator, software.versions())
+def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply: Supply, stop: threading.Event) -> None:
+    courier = Courier(settings, ledger, coordinator, supply, software.versions())
     reporter = threading.Thread(target=_report, args=(settings, courier, coordinator, stop), daemon=True)
     reporter.start()
     failures = 0
@@ -97,7 +103,7 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, stop: t
                 LOG.info("the coordinator at %s answers again", coordinator.endpoint)
                 failures = 0
             stop.wait(0.0 if more else TURN_S)
-        except (NoAnswer, Refused, LedgerError) as error:
+        except (NoAnswer, Refused, LedgerError, ActivationError) as error:
             courier.lost_touch()
             if not failures:
                 LOG.warning("%s", _explain(error, coordinator.endpoint))

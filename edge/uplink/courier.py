@@ -7,8 +7,8 @@
 - Each time that the coordinator is found, and now and then, both compare what they have: whatever the ledger says, what
   the coordinator lacks is sent again, every recording whose file is still here included, and what a backup holds may be
   deleted here.
-- A lease is kept only once every bundle that it names has been verified and unpacked here. A bundle that is refused
-  once is never asked for again, and its lease is not taken.
+- A lease is kept only once every bundle that it names is here (see `edge.uplink.supply`); one that may not run here
+  makes its lease refused.
 - What gets no answer is sent again in smaller portions, so that a thin link carries it too.
 - A recording is checked here before its first piece, and goes on from where the coordinator is. One that cannot be sent
   is held back, so that the others are not, and tried again some minutes later.
@@ -32,10 +32,11 @@ import msgpack
 
 from edge.ledger import Held, Identity, Ledger
 from edge.records import PROTOCOL, Lease, RecordError, decode
+from edge.trust.errors import Unreachable
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
+from edge.uplink.supply import NotSupplied, Supply
 from edge.wire import key_of
-from policies.bundle import BundleError, BundleMalformed, open_bundle, unpack
 
 LOG = logging.getLogger("edge.uplink")
 BATCH = 32
@@ -62,6 +63,7 @@ class Courier:
         settings: Settings,
         ledger: Ledger,
         coordinator: Coordinator,
+        supply: Supply,
         software: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,10 +71,10 @@ class Courier:
         self._settings = settings
         self._ledger = ledger
         self._coordinator = coordinator
+        self._supply = supply
         self._software = software
         self._clock = clock
         self._offered: list[Lease] = []  # leases whose bundles are not all here yet
-        self._refused: dict[str, str] = {}  # bundle -> why
         self._held_back: set[str] = set()  # recordings that could not be sent
         self._checked: dict[str, tuple[tuple[int, int], str]] = {}  # recording -> size and time of the file, its fault
         self._have: dict[str, int] = {}  # bytes of the recording under way that the coordinator has
@@ -101,6 +103,7 @@ class Courier:
             self._try_held_back_at_s = self._clock() + TRY_HELD_BACK_EVERY_S
         limit = self._batch
         more = self.send_trials(now_unix_s) == limit
+        self._follow()
         self.fetch_work(now_unix_s)
         if not more and self._clock() >= self._send_after_s:
             sent_bytes = self.send_piece(now_unix_s)
@@ -108,6 +111,13 @@ class Courier:
             if self.busy:
                 self._send_after_s = self._clock() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
         return more
+
+    def _follow(self) -> None:
+        """Learn what the lab says about what may run here, and follow it."""
+        try:
+            self._supply.turn()
+        except Unreachable as error:
+            raise NoAnswer(f"no answer about what may run here: {error}") from error
 
     def lost_touch(self) -> None:
         """Compare again once the coordinator is found: it may be another, or restored from a backup."""
@@ -337,30 +347,14 @@ class Courier:
             if lease.task != self._settings.task:
                 raise Refused(f"it is for the task {lease.task!r}, this station does {self._settings.task!r}")
             for bundle in {item.bundle: None for item in lease.assignments}:
-                self._fetch(bundle)
-        except (BundleError, Refused) as error:
+                self._supply.bring(bundle)
+        except Unreachable as error:
+            raise NoAnswer(f"no answer about what a lease needs: {error}") from error
+        except (NotSupplied, Refused) as error:
             self._refuse(f"lease {lease.lease_id} is not taken: {error}")
             self._ask_after_s = self._clock() + AFTER_REFUSAL_S
             return
         self._ledger.add_lease(lease)
-
-    def _fetch(self, sha256: str) -> None:
-        """Fetch, verify and unpack a bundle that is not here yet."""
-        if not SHA256.fullmatch(sha256):
-            raise BundleMalformed(f"{sha256!r:.80} is not the name of a bundle")
-        if sha256 in self._refused:
-            raise BundleMalformed(self._refused[sha256])
-        if (self._settings.bundles / sha256).is_dir():
-            return
-        try:
-            data = self._ask(f"bundle/{sha256}")
-            bundle = open_bundle(data, sha256)
-            if bundle.manifest.task != self._settings.task:
-                raise BundleMalformed(f"it is for the task {bundle.manifest.task!r}")
-        except (BundleError, Refused) as error:
-            self._refused[sha256] = f"bundle {sha256[:12]}: {error}"
-            raise BundleMalformed(self._refused[sha256]) from error
-        unpack(bundle, self._settings.bundles)
 
     def _begin_epoch(self, why: str) -> None:
         epoch = self._ledger.begin_epoch()

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from calibration.records import CalibrationError, load_calibration
 
-PUBLIC_KEY_BYTES = 32
-
 
 class UplinkError(Exception):
     """Base of everything that the uplink raises; the message is one line."""
@@ -26,13 +24,12 @@ class SettingsError(UplinkError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Who this station is, whom it asks for work and whose signature it believes."""
+    """Who this station is and whom it asks for work."""
 
     folder: Path
     name: str
     task: str
     endpoint: str
-    trusted_keys: tuple[bytes, ...]
     station_hash: str
     calibration_hash: str
     trial_mb_per_s: float = 4.0  # for recordings while a trial runs, so that what it needs of the network is free
@@ -46,6 +43,16 @@ class Settings:
     def bundles(self) -> Path:
         """Where verified bundles are unpacked, one folder each, named by sha256."""
         return self.folder / "bundles"
+
+    @property
+    def trust(self) -> Path:
+        """Whose signatures count, and what they have signed."""
+        return self.folder / "trust"
+
+    @property
+    def journal_path(self) -> Path:
+        """Which policies this station runs, and which it may."""
+        return self.folder / "activation.db"
 
     @property
     def status_path(self) -> Path:
@@ -63,22 +70,18 @@ def read_settings(folder: Path) -> Settings:
     try:
         text = path.read_bytes()
         raw = tomllib.loads(text.decode())
-        keys = tuple(bytes.fromhex(key) for key in raw["coordinator"]["trusted_keys"])
-        if not all(len(key) == PUBLIC_KEY_BYTES for key in keys):
-            raise SettingsError(f"{path}: a trusted key is not {PUBLIC_KEY_BYTES} bytes; write it as 64 hex digits")
         return Settings(
             folder=folder,
             name=str(raw["name"]),
             task=str(raw["task"]),
             endpoint=str(raw["coordinator"]["endpoint"]),
-            trusted_keys=keys,
             station_hash=hashlib.sha256(text).hexdigest(),
             calibration_hash=load_calibration(folder / "calibration.toml").sha256,
             trial_mb_per_s=float(raw.get("storage", {}).get("trial_mb_per_s", Settings.trial_mb_per_s)),
         )
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValueError: not TOML, not UTF-8, not hex
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValueError: not TOML, not UTF-8
         raise SettingsError(f"{path} does not name its coordinator rightly: {error!r}") from error
     except CalibrationError as error:
         raise SettingsError(str(error)) from error

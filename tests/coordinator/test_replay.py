@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
     """A run of one emulated station with one recorded trial, 7, and one without a recording, 8."""
     folder = tmp_path / "runs" / "2026-11-01-120000-seed1"
     (folder / "recordings").mkdir(parents=True)
-    make_stations(folder / "stations", 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(folder / "stations", 1, 1, "push_t", "tcp/127.0.0.1:1")
     Store(folder / "coordinator.db").close()
     sha256 = record(folder / "new.mcap")
     (folder / "new.mcap").rename(folder / "recordings" / f"{sha256}.mcap")
@@ -86,7 +86,7 @@ def test_a_summary_is_for_people(run: Path, capfd: pytest.CaptureFixture[str]) -
 def test_what_differs_is_in_the_exit_code_and_another_station_is_named(
     run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    make_stations(tmp_path / "others", 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(tmp_path / "others", 1, 1, "push_t", "tcp/127.0.0.1:1")
     other = tmp_path / "others" / "station-1"
     text = (other / "station.toml").read_text()
     (other / "station.toml").write_text(text.replace("lower_rad = [-2.6, 0.0", "lower_rad = [-2.6, 2.0"))

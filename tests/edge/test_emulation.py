@@ -36,7 +36,7 @@ class Here:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Here]:
-    make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1")
     station = load_station(tmp_path / "station-1")
     assert station.emulation is not None
     world = World(station, station.emulation.seed)
@@ -111,7 +111,7 @@ def test_a_blind_camera_shows_nothing(here: Here, picture: np.ndarray) -> None:
 
 
 def test_the_same_seed_gives_the_same_world(tmp_path: Path) -> None:
-    make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1")
     station = load_station(tmp_path / "station-1")
     ends = []
     for _ in range(2):

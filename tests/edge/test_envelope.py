@@ -20,7 +20,7 @@ SIX = st.lists(st.floats(0.01, 50.0), min_size=6, max_size=6).map(tuple)
 @pytest.fixture(scope="module")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Station:
     folder = tmp_path_factory.mktemp("stations")
-    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1")
     return load_station(folder / "station-1")
 
 

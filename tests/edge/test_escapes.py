@@ -475,7 +475,7 @@ class Prey:
         source.write_text(code)
         source.chmod(0o644)
         params: Any = self.params
-        return self.host.run(source.parent, source.name, params, robot or Arm(), deadline_s)
+        return self.host.run(source.parent, source.name, params, robot or Arm(), reply_deadline_s=deadline_s)
 
     def seen(self) -> list[object]:
         """Return all that a policy could have changed."""

@@ -122,7 +122,7 @@ def run(host: PolicyHost, folder: Path, code: str, robot: Arm | None = None, dea
     """Run the policy with this source to its end."""
     (folder / "policy.py").write_text(HEADER + code)
     params = {"key": str(folder.parent / "key")}
-    return host.run(folder, "policy.py", params, robot or Arm(), deadline_s)  # type: ignore[arg-type]
+    return host.run(folder, "policy.py", params, robot or Arm(), reply_deadline_s=deadline_s)  # type: ignore[arg-type]
 
 
 def test_every_layer_is_named_with_what_it_does_or_why_it_is_missing() -> None:

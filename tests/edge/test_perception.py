@@ -76,7 +76,7 @@ def poses(count: int) -> list[Pose]:
 @pytest.fixture(scope="module", params=[1, 2])
 def view(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[View]:
     folder: Path = tmp_path_factory.mktemp("stations")
-    make_stations(folder, 2, 5, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(folder, 2, 5, "push_t", "tcp/127.0.0.1:1")
     station = load_station(folder / f"station-{request.param}")
     assert station.emulation is not None
     world = World(station, station.emulation.seed)

@@ -20,7 +20,7 @@ POSE = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])
 
 @pytest.fixture
 def station(tmp_path: Path) -> Path:
-    make_stations(tmp_path, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(tmp_path, 1, 1, "push_t", "tcp/127.0.0.1:1")
     return tmp_path / "station-1"
 
 

@@ -36,7 +36,7 @@ NAN = float("nan")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Station:
     folder = tmp_path_factory.mktemp("stations")
-    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1")
     return load_station(folder / "station-1")
 
 

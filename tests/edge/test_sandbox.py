@@ -100,7 +100,7 @@ def run(
 ) -> PolicyEnd:
     """Run the policy with this source to its end."""
     (folder / "policy.py").write_text(HEADER + code)
-    return host.run(folder, "policy.py", params or {}, robot or Arm(), deadline_s)
+    return host.run(folder, "policy.py", params or {}, robot or Arm(), reply_deadline_s=deadline_s)
 
 
 def body(*lines: str) -> str:

@@ -5,22 +5,20 @@ from pathlib import Path
 import pytest
 
 from calibration.records import CalibrationError
+from edge.activation.gates import Gates
 from edge.emulation.stations import make_stations
 from edge.station import RecordingTier, StationError, Storage, load_station
 
-KEYS = f'["{"ab" * 32}"]'
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    make_stations(tmp_path, 1, 3, "push_t", "tcp/127.0.0.1:7447", ["ab" * 32])
+    make_stations(tmp_path, 1, 3, "push_t", "tcp/127.0.0.1:7447")
     return tmp_path / "station-1"
 
 
 def test_a_new_station_loads(folder: Path) -> None:
     station = load_station(folder)
     assert (station.name, station.task) == ("station-1", "push_t")
-    assert station.coordinator.trusted_keys == ("ab" * 32,)
+    assert station.gates == Gates()
     assert len(station.station_hash) == 64
     assert station.emulation is not None
     assert station.recording == RecordingTier(joint_hz=30.0, camera="full", jpeg_quality=80)
@@ -58,11 +56,10 @@ def test_a_station_with_a_real_arm_keeps_a_larger_reserve(folder: Path) -> None:
     assert load_station(folder).storage == Storage(reserve_mb=200.0, disk_mb=64_000.0, trial_mb_per_s=4.0)
 
 
-@pytest.mark.parametrize("keys", ["[]", f'["{"AB" * 32}", "{"0f" * 32}"]'])
-def test_none_or_several_trusted_keys_are_as_good_as_one(folder: Path, keys: str) -> None:
+def test_the_gates_of_a_new_policy_may_be_said_in_part(folder: Path) -> None:
     path = folder / "station.toml"
-    path.write_text(path.read_text().replace(KEYS, keys))
-    assert list(load_station(folder).coordinator.trusted_keys) == [key for key in keys.split('"') if len(key) == 64]
+    path.write_text(path.read_text() + "[rollout]\ncanary_pairs = 4\ndelta = 0.1\n")
+    assert load_station(folder).gates == Gates(canary_pairs=4, delta=0.1)
 
 
 def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
@@ -95,13 +92,9 @@ def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
         ("length_m = 0.05", "length_m = 50", "tool.length_m"),
         ("length_m = 0.05", 'length_m = "5 cm"', "tool.length_m"),
         ('arm = "yam"', 'arm = "ur5"', "known: yam"),
-        (KEYS, "5", "trusted_keys is 5, wants a list of public keys"),
-        (KEYS, '"abc"', "trusted_keys is 'abc', wants a list of public keys"),
-        (KEYS, '["zz"]', "trusted_keys holds 'zz', wants each key as text of 64 hex digits"),
-        (KEYS, "[5]", "trusted_keys holds 5"),
-        (KEYS, f'["{"zz" * 32}"]', "64 hex digits"),
-        (KEYS, f'["{"ab" * 31}"]', "64 hex digits"),
-        (KEYS, f'["{"ab" * 32}", ["{"ab" * 32}"]]', "64 hex digits"),
+        ("[emulation]", "[rollout]\ncanaries = 3\n[emulation]", "unknown key rollout.canaries"),
+        ("[emulation]", "[rollout]\nfaults = -1\n[emulation]", "rollout.faults is -1"),
+        ("[emulation]", "[rollout]\ndelta = nan\n[emulation]", "rollout.delta is nan"),
         ('name = "station-1"', 'name = "station#1"', "name is 'station#1', use only letters, digits, - and _"),
         ('name = "station-1"', 'name = "a/b"', "letters, digits, - and _"),
         ('name = "station-1"', 'name = "Bänk 7"', "letters, digits, - and _"),

@@ -10,12 +10,10 @@ from edge.emulation.stations import make_stations
 from edge.station import load_station
 from edge.uplink.settings import SettingsError, read_settings
 
-KEYS = ["ab" * 32, "0123456789abcdef" * 4]
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    make_stations(tmp_path, 1, 3, "push_t", "tcp/10.0.0.1:7447", KEYS)
+    make_stations(tmp_path, 1, 3, "push_t", "tcp/10.0.0.1:7447")
     return tmp_path / "station-1"
 
 
@@ -25,9 +23,6 @@ def folder(tmp_path: Path) -> Path:
         ("", ""),
         ('name = "station-1"', 'name = "Bench_7"'),
         ("tcp/10.0.0.1:7447", "tls/coordinator.example:443"),
-        (f', "{KEYS[1]}"', ""),
-        (f'"{KEYS[0]}", "{KEYS[1]}"', ""),
-        (KEYS[1], KEYS[1].upper()),
         ("# One emulated bench", "# Another comment is another file"),
     ],
 )
@@ -38,8 +33,7 @@ def test_both_read_the_same_from_the_same_files(folder: Path, old: str, new: str
     path.write_text(text.replace(old, new, 1))
     mine, station = read_settings(folder), load_station(folder)
     assert (mine.folder, mine.name, mine.task) == (station.folder, station.name, station.task)
-    assert mine.endpoint == station.coordinator.endpoint
-    assert [key.hex() for key in mine.trusted_keys] == [key.lower() for key in station.coordinator.trusted_keys]
+    assert mine.endpoint == station.endpoint
     assert (mine.station_hash, mine.calibration_hash) == (station.station_hash, station.calibration_hash)
 
 
@@ -51,15 +45,6 @@ def test_a_station_s_files_lie_in_its_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        (KEYS[0], KEYS[0][:-2], "not 32 bytes"),
-        (KEYS[0], KEYS[0] + "00", "not 32 bytes"),
-        (KEYS[0], "", "not 32 bytes"),
-        (KEYS[0], KEYS[0][:-1], "hex"),
-        (KEYS[0], "zz" * 32, "hex"),
-        (f'["{KEYS[0]}", "{KEYS[1]}"]', f'"{KEYS[0]}"', "hex"),
-        (f'["{KEYS[0]}", "{KEYS[1]}"]', "[7]", "int"),
-        (f'["{KEYS[0]}", "{KEYS[1]}"]', "7", "int"),
-        ("trusted_keys", "trusting_keys", "trusted_keys"),
         ("endpoint", "end_point", "endpoint"),
         ("[coordinator]", "[supervisor]", "coordinator"),
         ('name = "station-1"', "", "name"),

@@ -227,7 +227,7 @@ def main(names: list[str]) -> None:
     cases = [case for case in CASES if not names or case.name in names]
     with tempfile.TemporaryDirectory() as temporary:
         folder, endpoint = Path(temporary), free_endpoint()
-        stations = make_stations(folder, len(cases), SEED, TASK, endpoint, [])
+        stations = make_stations(folder, len(cases), SEED, TASK, endpoint)
         with running(HERE / "desk.py", endpoint, folder / "desk", log=folder / "desk.log") as desk:
             assert desk.stdout is not None
             desk.stdout.readline()  # it listens

@@ -1,0 +1,167 @@
+"""What a station lends to the steward of its roll-outs, and what it asks of it before and after every trial.
+
+Everything here happens between two trials, so that nothing changes under a policy that runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge.activation.gates import Ended, Tested
+from edge.activation.journal import Journal
+from edge.activation.permit import Permit
+from edge.activation.series import Attempt
+from edge.activation.steward import Abilities, Steward
+from edge.envelope import EnvelopeImpossible, narrowed
+from edge.ledger import Ledger
+from edge.planning.kinematics import ToolChain
+from edge.records import Assignment, Lease, Trial
+from edge.sandbox.process import PolicyHost
+from edge.station import Station
+from edge.trials.robot import StationRobot, Tape
+from edge.trials.shadow import ShadowRun, run_shadow, still
+from policies.bundle import BundleError, Manifest, read_unpacked
+
+LOG = logging.getLogger("edge.trials")
+REMEMBERED = 400  # trials; a canary of twenty pairs with as many invalid ones is in them
+TEND_EVERY_S = 0.1  # while there is nothing to do
+HASHED_EVERY_S = 10.0  # the files of a bundle that stands; each trial hashes its own besides
+ASKED_EVERY_S = 0.5  # whether the bundle that runs was revoked
+
+
+class Rollout:
+    """One station's roll-outs, as its trials see them."""
+
+    def __init__(
+        self,
+        station: Station,
+        host: PolicyHost,
+        ledger: Ledger,
+        journal: Journal,
+        robot: StationRobot,
+        chain: ToolChain,
+    ) -> None:
+        """Take up what the ledger knows; the robot only ever shows where the arm stands."""
+        self._station, self._host, self._ledger, self._journal = station, host, ledger, journal
+        self._robot, self._chain = robot, chain
+        self._ended: deque[tuple[str, str, Ended]] = deque(maxlen=REMEMBERED)  # bundle, purpose, how
+        for trial in ledger.newest(REMEMBERED):
+            self._remember(trial)
+        self._tape: Tape | None = None
+        self._whole: dict[str, float] = {}  # bundle -> when its files were last found good
+        self._tend_at_s = self._ask_at_s = float("-inf")
+        can = Abilities(self._self_test, self._shadow, self._trials, self._enqueue, journal.overridden, self._present)
+        self._steward = Steward(journal, station.gates, can)
+
+    def started(self) -> None:
+        """Note that the station's process starts."""
+        self._steward.started()
+
+    def permit(self, assignment: Assignment) -> Permit:
+        """Say whether an attempt may begin, and within which limits."""
+        return self._steward.may_run(assignment.bundle, assignment.purpose)
+
+    def tape_for(self, assignment: Assignment) -> Tape | None:
+        """Return an empty tape where what this attempt's policy sees is wanted for a shadow."""
+        newcomer = self._journal.newcomer()
+        wanted = newcomer is not None and newcomer.state in ("staged", "shadow")
+        return Tape() if wanted and assignment.bundle == self._journal.line().active else None
+
+    def why_stop(self, bundle: str) -> str:
+        """Return why a trial must not go on, empty where it may; looks twice a second."""
+        if time.monotonic() < self._ask_at_s:
+            return ""
+        self._ask_at_s = time.monotonic() + ASKED_EVERY_S
+        row = self._journal.row(bundle)
+        return f"its bundle was revoked: {row.reason}" if row.stop == "now" else ""
+
+    def sealed(self, trial: Trial, tape: Tape | None) -> None:
+        """Take in how a trial ended."""
+        self._remember(trial)
+        self._tape = tape if tape is not None and tape.states else self._tape
+        self._tend_at_s = float("-inf")
+
+    def tend(self) -> None:
+        """Advance what can be advanced; call it between two trials.
+
+        Raises:
+            ActivationError: the journal cannot be used.
+            SandboxError: no policy process can be started here.
+        """
+        if time.monotonic() >= self._tend_at_s:
+            self._steward.tend()
+            self._tend_at_s = time.monotonic() + TEND_EVERY_S
+
+    # -- what the steward asks for ------------------------------------------------------------------------------------
+
+    def _self_test(self, bundle: str) -> Tested:
+        state, scene = self._robot.glance()
+        return self._run(bundle, still(state, scene), "its self-test")
+
+    def _shadow(self, bundle: str) -> Tested | None:
+        if self._tape is None:
+            return None
+        tape, self._tape = self._tape, None
+        return self._run(bundle, tape, "the shadow")
+
+    def _run(self, bundle: str, tape: Tape, where: str) -> Tested:
+        try:
+            manifest = self._manifest(bundle)
+            station = narrowed(self._station, manifest.envelope, proven=False)
+        except (BundleError, EnvelopeImpossible) as error:
+            return Tested(False, str(error), 0, 0.0, 0)
+        return _tested(run_shadow(self._host, self._folder(bundle), manifest, tape, station, self._chain), where)
+
+    def _trials(self, bundle: str, purpose: str) -> Sequence[Ended]:
+        return [how for ran, why, how in self._ended if ran == bundle and purpose in ("", why)]
+
+    def _enqueue(self, attempts: Sequence[Attempt]) -> None:
+        order = self._journal.line().order
+        if order is None:
+            return
+        for item in attempts:
+            one = Assignment(item.assignment_id, item.bundle, item.start_id, item.start, item.seed, item.purpose)
+            self._ledger.add_lease(Lease(item.assignment_id, self._station.task, (one,), order.until_unix_s))
+
+    def _present(self, bundle: str) -> bool:
+        if time.monotonic() - self._whole.get(bundle, float("-inf")) < HASHED_EVERY_S:
+            return True
+        try:
+            self._manifest(bundle)
+        except BundleError as error:
+            LOG.error("%s", error)
+            self._whole.pop(bundle, None)
+            return False
+        self._whole[bundle] = time.monotonic()
+        return True
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _remember(self, trial: Trial) -> None:
+        how = Ended(trial.assignment_id, trial.outcome, trial.cause, trial.start_id, trial.sequence, trial.ended_unix_s)
+        self._ended.append((trial.bundle, trial.purpose, how))
+
+    def _manifest(self, bundle: str) -> Manifest:
+        manifest = read_unpacked(self._folder(bundle))
+        if manifest.task != self._station.task:
+            raise BundleError(
+                f"bundle {bundle[:12]} is for task {manifest.task}, this station does {self._station.task}"
+            )
+        return manifest
+
+    def _folder(self, bundle: str) -> Path:
+        return self._station.folder / "bundles" / bundle
+
+
+def _tested(run: ShadowRun, where: str) -> Tested:
+    """Return a run on a tape as the gates count it."""
+    p99_s = float(np.percentile(run.gaps_s, 99)) if run.gaps_s.size else 0.0
+    detail = f"in {where} {run.fault or f'{run.steps} steps without a fault'}"
+    return Tested(not run.fault and math.isfinite(p99_s), detail, run.steps, p99_s, run.breaches)

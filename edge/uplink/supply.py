@@ -1,0 +1,144 @@
+"""Brings down what a station may run: signed metadata, the order that stands for it, and bundles.
+
+- Whether a bundle may run is the lab's to say, in signed metadata; the coordinator only carries it.
+- A bundle counts as here once it was verified, unpacked and noted in the activation journal, in this order.
+- With the lab out of reach everything stays as it was: what was verified before may run until its signature expires.
+- A bundle that is not what it should be is noted as rejected, and never asked for again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+
+from edge.activation.journal import Journal, OrderRefused
+from edge.records import RecordError, order_from_json
+from edge.trust.client import Grant, NotGranted, Stale, Trust, TrustError, Unreachable
+from edge.uplink.settings import Settings, UplinkError
+from policies.bundle import BundleError, BundleMalformed, BundleRefused, open_bundle, unpack
+
+LOG = logging.getLogger("edge.uplink")
+REFRESH_EVERY_S = 1.0
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class NotSupplied(UplinkError):
+    """A bundle that cannot be had; one line that says why."""
+
+
+class Supply:
+    """One station's supply."""
+
+    def __init__(
+        self, settings: Settings, trust: Trust, journal: Journal, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Bring what `trust` grants into the station's folder, and note it in `journal`."""
+        self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
+        self._refresh_at_s = float("-inf")
+        self._order = b""  # the newest that was looked at
+        self.refusal = ""  # the newest thing that was refused, for the status
+
+    def turn(self) -> None:
+        """Learn what the lab says, where that is due, and follow it.
+
+        Raises:
+            Unreachable: no answer; nothing has changed.
+            ActivationError: the journal cannot be written.
+        """
+        if self._clock() < self._refresh_at_s:
+            return
+        self._refresh_at_s = self._clock() + REFRESH_EVERY_S
+        try:
+            self._trust.refresh()
+            self._take_back()
+            self._take_order()
+        except Unreachable:
+            raise
+        except TrustError as error:
+            self._refuse(str(error))
+        for bundle, task in self._journal.wanted().items():
+            try:
+                self._have(task, bundle)
+            except NotSupplied as error:
+                self._refuse(str(error))
+
+    def bring(self, bundle: str) -> None:
+        """Have a bundle here, verified and unpacked.
+
+        Raises:
+            NotSupplied: it may not run here, or is not what it should be.
+            Unreachable: no answer; it can be tried again.
+            ActivationError: the journal cannot be written.
+        """
+        if not SHA256.fullmatch(bundle):
+            raise NotSupplied(f"{bundle!r:.80} is not the name of a bundle")
+        self._have(self._settings.task, bundle)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _have(self, task: str, bundle: str) -> None:
+        row = self._journal.row(bundle)
+        if row.state in ("rejected", "revoked") or row.denied:
+            raise NotSupplied(f"bundle {bundle[:12]} is {row.state}: {row.denied or row.reason}")
+        here = bool(row.role) and not row.missing and (self._settings.bundles / bundle).is_dir()
+        try:
+            grant = self._grant(task, bundle)
+            if not here:
+                self._fetch(task, bundle)
+            self._journal.verified(bundle, grant.role, grant.expires_unix_s, task)
+        except (BundleMalformed, BundleRefused) as error:
+            self._journal.rejected(bundle, str(error))
+            raise NotSupplied(f"bundle {bundle[:12]} is refused: {error}") from error
+        except Unreachable:
+            if not (here and time.time() < row.expires_unix_s):
+                raise
+        except (TrustError, BundleError) as error:
+            raise NotSupplied(f"bundle {bundle[:12]}: {error}") from error
+
+    def _grant(self, task: str, bundle: str) -> Grant:
+        """Return on whose word a bundle may run, asking the lab where nothing that is known here names it."""
+        try:
+            return self._trust.grant(task, bundle)
+        except (NotGranted, Stale):
+            self._trust.refresh()
+            return self._trust.grant(task, bundle)
+
+    def _fetch(self, task: str, bundle: str) -> None:
+        _, data = self._trust.bundle(task, bundle)
+        self._journal.fetched(bundle)
+        opened = open_bundle(data, bundle)
+        if opened.manifest.task != task:
+            raise BundleMalformed(f"it is for the task {opened.manifest.task!r}, not {task!r}")
+        if opened.manifest.weights:
+            raise BundleMalformed("it needs weights, which this version gives no policy")
+        unpack(opened, self._settings.bundles)
+
+    def _take_back(self) -> None:
+        known = self._journal.revoked()
+        for bundle, when in self._trust.revoked().items():
+            if known.get(bundle) not in (when, "now"):
+                self._journal.revoke(bundle, when)
+
+    def _take_order(self) -> None:
+        """Offer the journal the order that stands; one that it refuses is looked at once."""
+        data = self._trust.order(self._settings.name)
+        if data is None:
+            return
+        try:
+            order = order_from_json(data)
+            if self._trust.overridden(order.bundle) and not self._journal.overridden(order.bundle):
+                self._journal.override(order.bundle)
+            if data == self._order:
+                return
+            if self._journal.offer(order):
+                LOG.info("order %d: %s %s", order.number, order.stage, order.bundle[:12])
+        except (RecordError, OrderRefused) as error:
+            self._refuse(str(error))
+        self._order = data
+
+    def _refuse(self, sentence: str) -> None:
+        if sentence != self.refusal:  # the same one again says nothing new
+            LOG.warning("%s", sentence)
+        self.refusal = sentence
