@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuf.api.exceptions import DownloadHTTPError
 from tuf.api.metadata import Metadata, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
@@ -29,10 +30,12 @@ from edge.trust.rules import File, check_shape, check_target, check_time, marks,
 from edge.wire.targets import (
     ASSIGNMENTS,
     CANDIDATES,
+    NOT_FOUND,
     OVERRIDES,
     RELEASED,
     REVOKED,
     REVOKED_LIST,
+    ROOT,
     SHA256,
     TASK,
     TIMESTAMP,
@@ -129,9 +132,7 @@ class Trust:
             now_unix_s = self._clock()
             floor.check_clock(now_unix_s)
             self._fetcher.allow(REFRESH_S)
-            updater = self._updater()
-            updater.refresh()
-            verified = self._examine(updater, _load_delegated(updater))
+            verified = self._unchanged() or self._refreshed()
             over = {**verified.refused, **check_time(_roles(verified), now_unix_s)}
             raised = floor.raised(marks(verified.files), self._revocations(verified, over), now_unix_s)
             if raised is not floor:
@@ -223,7 +224,27 @@ class Trust:
                 f"repository would be believed; look why, then move {' and '.join(map(str, found))} away to begin anew"
             )
         # Before anything is in the cache, so that a cut between the two does not look like a loss.
-        return write_floor(self._copies, Floor())
+        return write_floor(self._copies[:1], Floor())
+
+    def _unchanged(self) -> _Verified | None:
+        """Return what is known already where the lab says the same: no newer root, and the very same timestamp."""
+        if self._verified is None:
+            return None
+        timestamp, root = self._verified.files[TIMESTAMP][0], self._verified.files[ROOT][1]
+        try:
+            self._fetcher.download_bytes(f"{METADATA_URL}{root.version + 1}.{ROOT}.json", CONFIG.root_max_length)
+        except DownloadHTTPError as error:
+            if error.status_code != int(NOT_FOUND):
+                raise
+            url = f"{METADATA_URL}{TIMESTAMP}.json"
+            if self._fetcher.download_bytes(url, CONFIG.timestamp_max_length) == timestamp:
+                return self._verified
+        return None
+
+    def _refreshed(self) -> _Verified:
+        updater = self._updater()
+        updater.refresh()
+        return self._examine(updater, _load_delegated(updater))
 
     def _updater(self) -> Updater:
         cache, path = self._folder / CACHE, self._folder / ROOT_FILE
