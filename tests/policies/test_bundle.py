@@ -131,33 +131,6 @@ longest_s = 30
     assert found.weights == {name: Weight(sha256(data), len(data) + 1) for name, data in WEIGHTS.items()}
 
 
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,60}\.py", fullmatch=True).filter(
-    lambda name: name != "policy.py" and name[:-3] not in contents.TAKEN | contents.JUDGES
-)
-# What a line of text may be made of.
-CHARACTERS = st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp"))
-SOURCE = st.lists(st.text(CHARACTERS, max_size=40).map(lambda line: f"# {line}\n"), max_size=20)
-
-
-@settings(max_examples=20)
-@given(
-    extra=st.dictionaries(NAMES, SOURCE.map("".join).map(str.encode), max_size=5),
-    params=st.fixed_dictionaries({}, optional={"speed_m_s": st.floats(0.05, 0.4), "ease": st.booleans()}),
-    provenance=st.fixed_dictionaries(dict.fromkeys(PROVENANCE, st.text(CHARACTERS, max_size=40))),
-    parent=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
-)
-def test_any_files_params_and_provenance_come_back(
-    extra: dict[str, bytes], params: Params, provenance: dict[str, str], parent: str | None
-) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        source = write(Path(place) / "source", FILES | extra)
-        found = opened(bundle.build(source, params, provenance, parent))
-        assert found.files == FILES | extra
-        assert found.manifest.params == DEFAULTS | dict(params)
-        assert (found.manifest.provenance, found.manifest.parent) == (provenance, parent)
-        assert read_unpacked(unpack(found, Path(place) / "bundles")) == found.manifest
-
-
 def test_the_same_content_has_the_same_name_whenever_and_wherever_it_is_built(tmp_path: Path) -> None:
     one = write(tmp_path / "one", FILES)
     two = write(tmp_path / "elsewhere" / "two", dict(reversed(FILES.items())))
@@ -437,3 +410,33 @@ def test_a_bundle_that_changed_on_disk_is_not_read(
 
 def test_the_format_written_apart_is_the_one_under_test() -> None:
     assert opened(bundle_of(FILES | {"zz.py": b"x = 1\n"})).files == FILES | {"zz.py": b"x = 1\n"}
+
+
+# The whole way.
+
+
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,60}\.py", fullmatch=True).filter(
+    lambda name: name != "policy.py" and name[:-3] not in {*contents.TAKEN, *contents.JUDGES}
+)
+# What a line of text may be made of.
+CHARACTERS = st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp"))
+SOURCE = st.lists(st.text(CHARACTERS, max_size=40).map(lambda line: f"# {line}\n"), max_size=20)
+
+
+@settings(max_examples=20)
+@given(
+    extra=st.dictionaries(NAMES, SOURCE.map("".join).map(str.encode), max_size=5),
+    params=st.fixed_dictionaries({}, optional={"speed_m_s": st.floats(0.05, 0.4), "ease": st.booleans()}),
+    provenance=st.fixed_dictionaries(dict.fromkeys(PROVENANCE, st.text(CHARACTERS, max_size=40))),
+    parent=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
+)
+def test_any_files_params_and_provenance_come_back(
+    extra: dict[str, bytes], params: Params, provenance: dict[str, str], parent: str | None
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        source = write(Path(place) / "source", FILES | extra)
+        found = opened(bundle.build(source, params, provenance, parent))
+        assert found.files == FILES | extra
+        assert found.manifest.params == DEFAULTS | dict(params)
+        assert (found.manifest.provenance, found.manifest.parent) == (provenance, parent)
+        assert read_unpacked(unpack(found, Path(place) / "bundles")) == found.manifest

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
-from policies.envelope import MOST, Envelope, EnvelopeError, read_envelope
+from policies.envelope import Envelope, EnvelopeError, read_envelope
 
+MOST = {
+    "lower_rad": 10.0,
+    "upper_rad": 10.0,
+    "velocity_rad_s": 100.0,
+    "acceleration_rad_s2": 10_000.0,
+    "torque_nm": 1_000.0,
+    "box_lower_m": 5.0,
+    "box_upper_m": 5.0,
+    "trial_s": 3_600.0,
+}
 COUNTS = {name: 3 if name.startswith("box") else 6 for name in MOST if name != "trial_s"}
 SIGNED = ("lower_rad", "upper_rad", "box_lower_m", "box_upper_m")
 WHOLE: dict[str, Any] = {
