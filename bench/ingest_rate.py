@@ -25,8 +25,9 @@ from coordinator.network import free_endpoint
 from edge.ledger import Ledger
 from edge.records import Assignment, Lease, Outcome, Trial, encode
 from edge.uplink.courier import BATCH, Courier
-from edge.uplink.network import Coordinator, NoAnswer, Tls
+from edge.uplink.network import Coordinator, NoAnswer
 from edge.uplink.settings import Settings
+from edge.wire.tls import Tls
 
 HARNESS = Path(__file__).parents[1] / "tests" / "harness"
 EDGE, TASK, BUNDLE = "station-1", "push_t", "b" * 64
@@ -91,10 +92,10 @@ class Station:
 
 
 @contextmanager
-def desk(endpoint: str, folder: Path, tls: Tls) -> Iterator[None]:
+def desk(endpoint: str, folder: Path, authority: Path) -> Iterator[None]:
     """Run a coordinator."""
-    files = (tls.authority, tls.certificate, tls.key)
-    command = [sys.executable, str(HARNESS / "desk.py"), endpoint, str(folder), "--tls", *map(str, files)]
+    options = ["--authority", str(authority), "--edges", EDGE]
+    command = [sys.executable, str(HARNESS / "desk.py"), endpoint, str(folder), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -148,11 +149,11 @@ def main() -> None:
     """Print the figures; the last line is one JSON object."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, endpoint = Path(temporary), free_endpoint().replace("tcp/", "tls/")
-        subprocess.run([sys.executable, str(HARNESS / "certificates.py"), str(folder), "desk", EDGE], check=True)
-        desks, ours = (Tls(folder / "authority.pem", folder / f"{n}.pem", folder / f"{n}.key") for n in ("desk", EDGE))
+        authority = folder / "authority"
+        subprocess.run([sys.executable, str(HARNESS / "certificates.py"), str(authority), EDGE], check=True)
         with (
-            desk(endpoint, folder / "desk", desks),
-            Coordinator(endpoint, EDGE, ours) as coordinator,
+            desk(endpoint, folder / "desk", authority),
+            Coordinator(endpoint, EDGE, Tls.of(authority / EDGE)) as coordinator,
             Ledger(folder / EDGE / "ledger.db", EDGE) as ledger,
         ):
             station = Station(folder / EDGE, ledger, coordinator)

@@ -3,6 +3,9 @@
 - zenoh's own threads only put into the queue; whoever calls `take` answers, one question at a time. A slow callback
   would hold up every other subscription of the session.
 - A question that is dropped is seen by the station as no answer: it keeps what it has and asks again.
+- With certificates everybody is held to what `coordinator.access` allows. Without, whoever reaches the endpoint may say
+  anything: that is for stations on this machine.
+- The door is a second endpoint for those who have no certificate yet; what they ask comes out of the same queue.
 """
 
 from __future__ import annotations
@@ -11,20 +14,21 @@ import json
 import logging
 import queue
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import zenoh
 
+from coordinator.access import QUESTIONS, access_control, door_access, door_size_limits, size_limits
 from coordinator.errors import CoordinatorError
-from edge.wire import ALIVE, STATUS, key_of, parse_key
+from edge.wire import ALIVE, ENROL, MOST_BYTES, STATUS, key_of, parse_key
+from edge.wire.tls import Tls, listening
 
 LOG = logging.getLogger("coordinator.network")
-QUESTIONS = ("lease", "trials", "reconcile", "renew", "bundle/*", "blob/*", "trust/**")  # topics
 MOST_WAITING_STATUSES = 1000
+MOST_WAITING_AT_THE_DOOR = 32
 CONFIG: dict[str, Any] = {
     "mode": "router",
     "scouting/multicast/enabled": False,
@@ -32,16 +36,14 @@ CONFIG: dict[str, Any] = {
     "transport/shared_memory/enabled": False,  # a killed process leaves its segments behind
     "transport/link/tx/lease": 3000,  # ms; a station gives a link up after so long without a sign of life from here
     "transport/unicast/accept_timeout": 3000,
+    "transport/link/rx/max_message_size": MOST_BYTES,
+    "scouting/delay": 0,  # nobody is looked for
 }
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files with which both ends prove who they are."""
-
-    authority: Path  # whose certificates are believed
-    certificate: Path
-    key: Path
+DOOR_CONFIG: dict[str, Any] = {
+    **CONFIG,
+    "transport/unicast/max_sessions": 32,
+    "transport/link/rx/max_message_size": 64 << 10,
+}
 
 
 class NetworkError(CoordinatorError):
@@ -113,28 +115,39 @@ def free_endpoint() -> str:
 
 
 class Network:
-    """A zenoh router inside this process."""
+    """A zenoh router inside this process, and a second one for the door."""
 
-    def __init__(self, endpoint: str, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        tls: Tls | None = None,
+        edges: Collection[str] = (),
+        consoles: Collection[str] = (),
+        door: str | None = None,
+    ) -> None:
         """Listen on `endpoint`, e.g. tcp/127.0.0.1:7447; tls/HOST:PORT wants `tls` and lets in nobody without one.
+
+        Args:
+            edges: the common names of the stations that may talk; with `tls` all others are denied everything.
+            consoles: the common names, such as console:ann, of who may listen to all stations.
+            door: the tls endpoint at which those ask who have no certificate.
 
         Raises:
             NetworkError: it is taken, or is no endpoint.
         """
-        config = zenoh.Config()
-        for key, value in {**CONFIG, **_tls_config(tls), "listen/endpoints": [endpoint]}.items():
-            config.insert_json5(key, json.dumps(value))
-        try:
-            self._session = zenoh.open(config)
-        except zenoh.ZError as error:
-            raise NetworkError(f"cannot listen on {endpoint}: {str(error).splitlines()[0]}; choose another") from error
-        self.endpoint = endpoint
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._declared = [
-            self._session.declare_subscriber(key_of("*", STATUS), self._status),
-            self._session.liveliness().declare_subscriber(key_of("*", ALIVE), self._presence, history=True),
-            *(self._session.declare_queryable(key_of("*", topic), self._question) for topic in QUESTIONS),
-        ]
+        self._at_the_door: queue.Queue[Question] = queue.Queue(MOST_WAITING_AT_THE_DOOR)
+        self._tls, self._edges, self._consoles = tls, frozenset(edges), frozenset(consoles)
+        self.endpoint, self.door = endpoint, door
+        self._session = self._open()
+        self._door_session: zenoh.Session | None = None
+        if door is not None:
+            assert tls is not None, "a door is a tls endpoint"
+            try:
+                self._door_session = self._open_door(door, tls)
+            except NetworkError:
+                self.close()
+                raise
 
     def __enter__(self) -> Network:
         return self
@@ -145,13 +158,61 @@ class Network:
     def close(self) -> None:
         """Stop listening; questions that nobody took stay without an answer."""
         self._session.close()  # type: ignore[no-untyped-call]
+        if self._door_session is not None:
+            self._door_session.close()  # type: ignore[no-untyped-call]
+
+    def admit(self, edges: Collection[str]) -> None:
+        """Let just these stations talk from now on.
+
+        zenoh reads its rules when a session opens, so a change closes all links; stations come back by themselves,
+        and what they were asking is asked again.
+
+        Raises:
+            NetworkError: the endpoint is taken meanwhile.
+        """
+        gone, come = self._edges - frozenset(edges), frozenset(edges) - self._edges
+        if not gone and not come:
+            return
+        self._edges = frozenset(edges)
+        self._session.close()  # type: ignore[no-untyped-call]
+        self._session = self._open()
+        for edge in gone:
+            self._queue.put(Presence(edge, False))
 
     def take(self, timeout_s: float) -> Message | None:
         """Return the oldest message, or None when none came within `timeout_s`."""
         try:
             return self._queue.get(timeout=timeout_s) if timeout_s > 0.0 else self._queue.get_nowait()
         except queue.Empty:
+            return self._take_at_the_door()
+
+    def _take_at_the_door(self) -> Message | None:
+        """Return who waits there: strangers come after everybody else."""
+        try:
+            return self._at_the_door.get_nowait()
+        except queue.Empty:
             return None
+
+    def _open(self) -> zenoh.Session:
+        guarded = {}
+        if self._tls is not None:
+            rules = access_control(self._edges, self._consoles)
+            guarded = {**listening(self._tls), "access_control": rules, "low_pass_filter": size_limits()}
+        session = _open_session({**CONFIG, **guarded, "listen/endpoints": [self.endpoint]})
+        self._declared = [
+            session.declare_subscriber(key_of("*", STATUS), self._status),
+            session.liveliness().declare_subscriber(key_of("*", ALIVE), self._presence, history=True),
+            *(session.declare_queryable(key_of("*", topic), self._question) for topic in QUESTIONS),
+        ]
+        return session
+
+    def _open_door(self, endpoint: str, tls: Tls) -> zenoh.Session:
+        guarded = {**listening(tls, mutual=False), "access_control": door_access()}
+        session = _open_session({
+            **DOOR_CONFIG, **guarded, "low_pass_filter": door_size_limits(), "listen/endpoints": [endpoint],
+        })  # fmt: skip
+        self._knocking = session.declare_queryable(key_of("*", ENROL), self._knock)
+        return session
 
     # Called by zenoh's threads: enqueue, nothing else.
 
@@ -159,6 +220,12 @@ class Network:
         try:
             self._queue.put(Question(query))
         except ValueError:  # asks under no edge's key, e.g. under all of them at once
+            query.drop()  # type: ignore[no-untyped-call]
+
+    def _knock(self, query: zenoh.Query) -> None:
+        try:
+            self._at_the_door.put_nowait(Question(query))
+        except (ValueError, queue.Full):  # strangers cannot fill this machine's memory
             query.drop()  # type: ignore[no-untyped-call]
 
     def _status(self, sample: zenoh.Sample) -> None:
@@ -179,13 +246,17 @@ def _edge_of(sample: zenoh.Sample) -> str:
         return ""
 
 
-def _tls_config(tls: Tls | None) -> dict[str, Any]:
-    if tls is None:
-        return {}
-    prefix = "transport/link/tls"
-    return {
-        f"{prefix}/root_ca_certificate": str(tls.authority),
-        f"{prefix}/enable_mtls": True,
-        f"{prefix}/listen_certificate": str(tls.certificate),
-        f"{prefix}/listen_private_key": str(tls.key),
-    }
+def _open_session(values: Mapping[str, Any]) -> zenoh.Session:
+    """Open a session.
+
+    Raises:
+        NetworkError: its endpoint is taken, or is none.
+    """
+    config = zenoh.Config()
+    for key, value in values.items():
+        config.insert_json5(key, json.dumps(value))
+    try:
+        return zenoh.open(config)
+    except zenoh.ZError as error:
+        [endpoint] = values["listen/endpoints"]
+        raise NetworkError(f"cannot listen on {endpoint}: {str(error).splitlines()[0]}; choose another") from error

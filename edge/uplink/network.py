@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import zenoh
 
 from edge.records import EDGE_NAME
 from edge.uplink.settings import UplinkError
-from edge.wire import ALIVE, STATUS, key_of, parse_key
+from edge.wire import ALIVE, MOST_BYTES, STATUS, key_of, parse_key
+from edge.wire.tls import Tls, connecting
 
 CONFIG: dict[str, Any] = {
     "mode": "peer",
@@ -28,18 +28,10 @@ CONFIG: dict[str, Any] = {
     # A link that is dead without saying so is given up after 3 s, here and there, and so is one that does not open.
     "transport/link/tx/lease": 3000,
     "transport/unicast/open_timeout": 3000,
+    "transport/link/rx/max_message_size": MOST_BYTES,
 }
 TIMEOUT_S = 3.0
 BULK = "blob"  # the topic
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files with which both ends prove who they are."""
-
-    authority: Path  # whose certificates are believed
-    certificate: Path
-    key: Path
 
 
 class NoAnswer(UplinkError):
@@ -50,20 +42,21 @@ class Refused(UplinkError):
     """The coordinator answered, and the answer is no."""
 
 
-class Coordinator:
-    """A zenoh session to the coordinator."""
+class Line:
+    """A zenoh session to the coordinator, to ask through."""
 
-    def __init__(self, endpoint: str, edge: str, tls: Tls | None = None) -> None:
-        """Open the session and raise the sign of life of `edge`; an endpoint tls/HOST:PORT wants `tls`.
+    def __init__(self, endpoint: str, settings: Mapping[str, Any]) -> None:
+        """Open the session, whether the coordinator is there or not.
+
+        Args:
+            settings: what zenoh is told besides, see `edge.wire.tls`.
 
         Raises:
-            UplinkError: the endpoint is not one, or `edge` is not a name.
+            UplinkError: the endpoint is not one.
         """
-        if not EDGE_NAME.fullmatch(edge):
-            raise UplinkError(f"{edge!r} is not a name for an edge; in station.toml, use only letters, digits, - and _")
         config = zenoh.Config()
         try:
-            for key, value in {**CONFIG, **_tls_config(tls), "connect/endpoints": [endpoint]}.items():
+            for key, value in {**CONFIG, **settings, "connect/endpoints": [endpoint]}.items():
                 config.insert_json5(key, json.dumps(value))
             self._session = zenoh.open(config)
         except zenoh.ZError as error:
@@ -71,15 +64,9 @@ class Coordinator:
                 f"cannot use the coordinator's endpoint {endpoint!r}; in station.toml, write it as tcp/HOST:PORT "
                 f"({' '.join(str(error).split())})"
             ) from error
-        self._alive = self._session.liveliness().declare_token(key_of(edge, ALIVE))
-        self._status = self._session.declare_publisher(
-            key_of(edge, STATUS),
-            congestion_control=zenoh.CongestionControl.DROP,
-            priority=zenoh.Priority.INTERACTIVE_HIGH,
-        )
         self.endpoint = endpoint
 
-    def __enter__(self) -> Coordinator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -115,18 +102,26 @@ class Coordinator:
             raise NoAnswer(f"no answer to {key}: {error}") from error
         raise NoAnswer(f"no answer to {key}")
 
+
+class Coordinator(Line):
+    """The line of a station: it shows that the station is there, and says what it does."""
+
+    def __init__(self, endpoint: str, edge: str, tls: Tls | None = None) -> None:
+        """Open the session and raise the sign of life of `edge`; an endpoint tls/HOST:PORT wants `tls`.
+
+        Raises:
+            UplinkError: the endpoint is not one, or `edge` is not a name.
+        """
+        if not EDGE_NAME.fullmatch(edge):
+            raise UplinkError(f"{edge!r} is not a name for an edge; in station.toml, use only letters, digits, - and _")
+        super().__init__(endpoint, {} if tls is None else connecting(tls.authority, tls))
+        self._alive = self._session.liveliness().declare_token(key_of(edge, ALIVE))
+        self._status = self._session.declare_publisher(
+            key_of(edge, STATUS),
+            congestion_control=zenoh.CongestionControl.DROP,
+            priority=zenoh.Priority.INTERACTIVE_HIGH,
+        )
+
     def publish_status(self, payload: bytes) -> None:
         """Send a status to whoever listens; it is lost where nobody does."""
         self._status.put(payload)
-
-
-def _tls_config(tls: Tls | None) -> dict[str, Any]:
-    if tls is None:
-        return {}
-    prefix = "transport/link/tls"
-    return {
-        f"{prefix}/root_ca_certificate": str(tls.authority),
-        f"{prefix}/enable_mtls": True,
-        f"{prefix}/connect_certificate": str(tls.certificate),
-        f"{prefix}/connect_private_key": str(tls.key),
-    }

@@ -1,53 +1,44 @@
-"""Makes a certificate authority and certificates for 127.0.0.1, all good for a day.
+"""Makes a lab's authority, and identities of edges as if they had been enrolled.
 
-Usage: python tests/harness/certificates.py FOLDER NAME ...
+Usage: python tests/harness/certificates.py FOLDER EDGE ...
 
-FOLDER gets `authority.pem` and for each name NAME.pem and NAME.key. The authority's own key is not kept.
+FOLDER becomes the authority's, see `coordinator.publish.authority`, and FOLDER/EDGE an edge's identity.
 """
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-AUTHORITY = "authority"
-VALID = timedelta(days=1)
-EARLIER = timedelta(hours=1)  # for clocks that differ
-PEM = serialization.Encoding.PEM
+from coordinator.publish.authority import EDGE_LIFE, Authority
+from edge.wire.enrolment import make_csr
+from edge.wire.tls import Tls
 
 
-def sign(name: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return the certificate of a key, signed by the authority's."""
-    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, AUTHORITY))
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - EARLIER)
-        .not_valid_after(now + VALID)
-        .add_extension(x509.BasicConstraints(ca=key is by, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(by, hashes.SHA256())
+def make_identity(
+    authority: Authority, folder: Path, name: str, life: timedelta = EDGE_LIFE, begins: datetime | None = None
+) -> Tls:
+    """Make an identity in `folder` that is good for so long from `begins` on, by default from now on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key, own = ec.generate_private_key(ec.SECP256R1()), Tls.of(folder)
+    own.authority.write_bytes(authority.file.read_bytes())
+    own.certificate.write_bytes(authority.issue(make_csr(name, key), name, begins or datetime.now(UTC), life))
+    own.key.touch(mode=0o600)
+    own.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    return certificate.public_bytes(PEM)
+    return own
 
 
 def main(folder: Path, names: list[str]) -> None:
     """Write the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    authority = ec.generate_private_key(ec.SECP256R1())
-    (folder / f"{AUTHORITY}.pem").write_bytes(sign(AUTHORITY, authority, authority))
+    authority = Authority(folder)
     for name in names:
-        key = ec.generate_private_key(ec.SECP256R1())
-        (folder / f"{name}.pem").write_bytes(sign(name, key, authority))
-        private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        (folder / f"{name}.key").write_bytes(private)
+        make_identity(authority, folder / name, name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A coordinator without a campaign: the real store, network and reception, behind them a desk that always has work.
 
-Usage: python tests/harness/desk.py ENDPOINT FOLDER [--tls CA CERT KEY] [--at-once N]
+Usage: python tests/harness/desk.py ENDPOINT FOLDER [--authority FOLDER --edges EDGE ...] [--at-once N]
 
 - It may be killed and started again on the same folder at any time.
 - One JSON line on standard output once it listens; on SIGTERM it closes the store and prints one more, with counts.
@@ -28,7 +28,8 @@ from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.records import CandidateMade, HypothesisMade
 from coordinator.ingest import Batch
-from coordinator.network import Network, Tls
+from coordinator.network import Network
+from coordinator.publish.authority import Authority
 from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import FILE, Ingested, Kept, Store, StoreError
@@ -109,20 +110,21 @@ def main(arguments: list[str]) -> None:
     """Serve until SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s desk %(levelname)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("endpoint", help="e.g. tcp/127.0.0.1:7447, or tls/... with --tls")
+    parser.add_argument("endpoint", help="e.g. tcp/127.0.0.1:7447, or tls/... with --authority")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tls", nargs=3, type=Path, metavar=("CA", "CERT", "KEY"), help="PEM files")
+    parser.add_argument("--authority", type=Path, help="the folder of whose certificates are believed")
+    parser.add_argument("--edges", nargs="+", default=[], help="who may talk, with an authority")
     parser.add_argument("--at-once", type=int, default=1, help="attempts that belong together in a lease")
     options = parser.parse_args(arguments)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     work = Work(options.at_once)
     desk = Desk(work.take, lambda trial, now_unix_s: None, lambda assignment_id, now_unix_s: None)
-    tls = Tls(*options.tls) if options.tls else None
+    tls = Authority(options.authority).server([]) if options.authority else None
     options.folder.mkdir(parents=True, exist_ok=True)
     try:
         store = CountingStore(options.folder)
-        with store, Network(options.endpoint, tls) as network:
+        with store, Network(options.endpoint, tls, options.edges) as network:
             prepare(options.folder, store)
             print(json.dumps({"listens": network.endpoint}), flush=True)
             serve(network, Reception(TASK, store, Roster([]), desk, options.folder), stop)

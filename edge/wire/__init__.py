@@ -1,7 +1,7 @@
-"""What a station and the coordinator must agree on to hear each other: the names of keys.
+"""What a station and the coordinator must agree on to hear each other; here the names of keys.
 
 - Every question is asked under `enpire/edge/<edge>/<topic>`, so that access control can hold an edge to its own keys.
-- Nothing here opens a connection; the coordinator may import it.
+- Nothing in this package opens a connection; the coordinator may import it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from edge.records import EDGE_NAME
 
 ROOT = "enpire/edge"
-STATUS, ALIVE = "status", "alive"
+STATUS, ALIVE, ENROL, RENEW = "status", "alive", "enrol", "renew"
+MOST_BYTES = 2 << 20  # of one message
 
 
 def key_of(edge: str, topic: str) -> str:
