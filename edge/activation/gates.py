@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -101,8 +102,11 @@ class Ruling:
     note: str  # one sentence for a person
 
     def as_map(self) -> Mapping[str, object]:
-        """Return it as what JSON can hold."""
-        return asdict(self)
+        """Return it as what JSON can hold: no value where there is no number."""
+        gauges = [
+            {**asdict(gauge), "value": gauge.value if math.isfinite(gauge.value) else None} for gauge in self.gauges
+        ]
+        return {"gate": self.gate, "call": str(self.call), "gauges": gauges, "note": self.note}
 
 
 def self_test(tested: Tested, gates: Gates) -> Ruling:

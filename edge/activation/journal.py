@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from edge.activation.gates import Ruling, Tested
-from edge.activation.rows import COLUMNS, Change, Line, Row, as_row, read_line, read_row
+from edge.activation.reader import Reader
+from edge.activation.rows import Change, Line, Row, read_line, read_row
 from edge.activation.schema import ActivationError, ArrowRefused, Cut, OrderRefused, connect, explained, transaction
-from edge.activation.table import ALREADY, FORMER, GONE, NEWCOMER, ON_TRIAL, TABLE, Arrow, refusal
-from edge.records import ROLLOUT_STAGES, RolloutOrder, order_to_json
+from edge.activation.table import ALREADY, FORMER, GONE, NEWCOMER, ON_TRIAL, TABLE, UNKNOWN, Arrow, refusal
+from edge.records import ROLLOUT_STAGES, RecordError, RolloutOrder, order_from_json, order_to_json
 
 __all__ = ["ActivationError", "ArrowRefused", "Change", "Journal", "Line", "OrderRefused", "Row"]
 
@@ -29,9 +29,10 @@ ROLES = ("released", "candidates")
 STOPS = ("next-trial", "now")
 CLOCK_SLACK_S = 300.0  # that a clock may stand before what was signed, or written here, with a later one
 STARTS_KEPT = 16
+HELD_UP = "order"  # stands in a bundle's evidence for why the order does not let it go on
 
 
-class Journal:
+class Journal(Reader):
     """One connection to the activation journal of a station."""
 
     def __init__(
@@ -45,84 +46,8 @@ class Journal:
         Raises:
             ActivationError: it cannot be opened.
         """
-        self.path = path
-        self.clock = clock
+        super().__init__(path, clock, connect(path))
         self.cut = cut
-        self._db = connect(path)
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close this connection."""
-        self._db.close()
-
-    # -- what it says -------------------------------------------------------------------------------------------------
-
-    def line(self) -> Line:
-        """Return what the edge stands on."""
-        with explained(self.path):
-            return read_line(self._db)
-
-    def row(self, bundle: str) -> Row:
-        """Return what is known of a bundle."""
-        with explained(self.path):
-            return read_row(self._db, bundle)
-
-    def rows(self) -> list[Row]:
-        """Return what is known of every bundle that was ever heard of, the latest change last."""
-        with explained(self.path):
-            found = self._db.execute(f"SELECT {COLUMNS} FROM bundles ORDER BY since_unix_s, bundle").fetchall()
-            return [as_row(item) for item in found]
-
-    def newcomer(self) -> Row | None:
-        """Return the bundle between staged and probation."""
-        marks = ", ".join("?" * len(NEWCOMER))
-        with explained(self.path):
-            found = self._db.execute(f"SELECT {COLUMNS} FROM bundles WHERE state IN ({marks})", NEWCOMER).fetchone()
-            return None if found is None else as_row(found)
-
-    def changes(self, limit: int = 100) -> list[Change]:
-        """Return the latest arrows that were taken, oldest first."""
-        with explained(self.path):
-            found = self._db.execute(
-                "SELECT bundle, origin, event, target, unix_s, reason FROM arrows ORDER BY number DESC LIMIT ?",
-                (limit,),
-            ).fetchall()
-        return [Change(*item) for item in reversed(found)]
-
-    def pinned(self) -> set[str]:
-        """Return the bundles whose unpacked files may not be deleted: active, last good and newcomer."""
-        line, newcomer = self.line(), self.newcomer()
-        return {line.active, line.last_good, newcomer.bundle if newcomer else ""} - {""}
-
-    def wanted(self) -> dict[str, str]:
-        """Return what the uplink is to fetch and verify, each with its task: the order's bundle, and pinned ones lost.
-
-        A bundle that an order names and only candidates sign is asked for again, as people may come to release it.
-        """
-        line, now_unix_s = self.line(), self.clock()
-        wanted = {}
-        for bundle in (
-            line.order.bundle if line.order and not line.order.rollback else "",
-            line.active,
-            line.last_good,
-        ):
-            row = self.row(bundle)
-            ordered = line.order is not None and bundle == line.order.bundle and now_unix_s < line.order.until_unix_s
-            waits = row.state in ("offered", "fetched") or (
-                row.state == "verified" and not (row.role == "released" and now_unix_s < row.expires_unix_s)
-            )
-            if bundle and (row.missing or (ordered and waits)):
-                wanted[bundle] = row.task
-        return wanted
-
-    def revoked(self) -> dict[str, str]:
-        """Return every revoked bundle with when it must stop: "next-trial" or "now"."""
-        return {row.bundle: row.stop for row in self.rows() if row.state == "revoked"}
 
     # -- the uplink's arrows ------------------------------------------------------------------------------------------
 
@@ -132,7 +57,11 @@ class Journal:
         Raises:
             OrderRefused: its number is not above the floor, its time is over or to come, or its bundle is not allowed.
         """
-        body = order_to_json(order).decode()
+        try:
+            body = order_to_json(order).decode()
+            order_from_json(body.encode())
+        except (RecordError, ValueError) as error:
+            raise OrderRefused(str(error)) from error
         with self._writing("offer"):
             line = read_line(self._db)
             if line.order == order:
@@ -152,7 +81,7 @@ class Journal:
     def verified(self, bundle: str, role: str, expires_unix_s: float, task: str = "") -> bool:
         """Note that signatures, hashes and the unpacked files are good; return False where nothing has changed.
 
-        A released bundle stays so until that ends, whatever candidates say.
+        What is released stays so until that ends, and while the edge stands on it, whatever candidates say.
 
         Raises:
             ArrowRefused: it is revoked or rejected.
@@ -162,10 +91,12 @@ class Journal:
             raise ValueError(f"role {role!r} until {expires_unix_s}: wants one of {', '.join(ROLES)} and a time")
         with self._writing("verify"):
             row = read_row(self._db, bundle)
-            if role == "candidates" and row.role == "released" and self.clock() < row.expires_unix_s:
+            line = read_line(self._db)
+            stands = row.state in NEWCOMER or bundle in (line.active, line.last_good)
+            if role == "candidates" and row.role == "released" and (stands or self.clock() < row.expires_unix_s):
                 role, expires_unix_s = row.role, row.expires_unix_s
             said = (role, expires_unix_s, task or row.task, False)
-            if row.state not in GONE and said == (row.role, row.expires_unix_s, row.task, row.missing):
+            if row.state not in (*UNKNOWN, *GONE) and said == (row.role, row.expires_unix_s, row.task, row.missing):
                 return False
             columns = {"role": role, "expires_unix_s": expires_unix_s, "task": task or row.task, "missing": 0}
             self._take("verify", bundle, f"signed by {role}", columns)
@@ -188,6 +119,11 @@ class Journal:
                 self._db.execute("UPDATE bundles SET stop = 'now' WHERE bundle = ?", (bundle,))
                 return True
             return self._take("revoke", bundle, f"revoked: {when}", {"stop": when}) is not None
+
+    def override(self, bundle: str) -> None:
+        """Note that two people have let a bundle become active without a canary."""
+        with self._writing("note"):
+            self._db.execute("INSERT OR IGNORE INTO overrides VALUES (?)", (bundle,))
 
     # -- the steward's ------------------------------------------------------------------------------------------------
 
@@ -216,7 +152,7 @@ class Journal:
     def note(self, bundle: str, ruling: Ruling) -> None:
         """Keep what a gate says while it waits."""
         with self._writing("note"):
-            evidence = self._evidence(bundle, ruling)
+            evidence = _with(read_row(self._db, bundle).evidence, ruling)
             self._db.execute("UPDATE bundles SET evidence = ? WHERE bundle = ?", (evidence, bundle))
 
     def watched(self, bundle: str, tested: Tested) -> None:
@@ -369,7 +305,8 @@ class Journal:
 
     def _columns(self, event: str, bundle: str, ruling: Ruling | None) -> dict[str, object]:
         """Return what an arrow of the steward writes beside the state."""
-        columns: dict[str, object] = {} if ruling is None else {"evidence": self._evidence(bundle, ruling)}
+        said = {gate: item for gate, item in read_row(self._db, bundle).evidence.items() if gate != HELD_UP}
+        columns: dict[str, object] = {"evidence": _with(said, ruling)}
         if event == "watch":
             columns |= {"shadow_steps": 0, "shadow_p99_s": 0.0, "shadow_breaches": 0}
         if event in ("try", "skip"):
@@ -377,8 +314,10 @@ class Journal:
             plan = order_to_json(line.order).decode() if line.order else ""
             columns |= {"plan": plan, "baseline": line.active if event == "try" else ""}
         if event == "lose":
-            columns |= {"role": "", "expires_unix_s": 0.0}
+            columns["missing"] = 1
         return columns
 
-    def _evidence(self, bundle: str, ruling: Ruling) -> str:
-        return json.dumps({**read_row(self._db, bundle).evidence, ruling.gate: ruling.as_map()}, sort_keys=True)
+
+def _with(evidence: Mapping[str, object], ruling: Ruling | None) -> str:
+    """Return what the gates have said, with one more, as JSON."""
+    return json.dumps({**evidence, **({} if ruling is None else {ruling.gate: ruling.as_map()})}, sort_keys=True)

@@ -53,6 +53,9 @@ CREATE TABLE denied (  -- what may never run on this edge again, by this edge's 
     bundle TEXT PRIMARY KEY REFERENCES bundles,
     why TEXT NOT NULL, unix_s REAL NOT NULL
 ) STRICT;
+CREATE TABLE overrides (  -- what two people have let become active without a canary
+    bundle TEXT PRIMARY KEY
+) STRICT;
 CREATE TABLE starts (  -- the latest starts of the station's process
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     unix_s REAL NOT NULL,

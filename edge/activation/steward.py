@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from edge.activation import gates as gate
 from edge.activation.gates import Call, Ended, Gates, Ruling, Tested
-from edge.activation.journal import ActivationError, ArrowRefused, Journal
+from edge.activation.journal import HELD_UP, ActivationError, ArrowRefused, Journal
 from edge.activation.permit import Permit, permit
 from edge.activation.rows import Change, Line, Row
 from edge.activation.series import CANARY, NAME_CHARS, PROBATION, Attempt, Series
@@ -123,16 +123,15 @@ class Steward:
         return self._take("recall", going, f"order {order.number} asks for the last good one")
 
     def _outdated(self, line: Line, newcomer: Row | None) -> Change | None:
-        """Take back what no standing order names, or not any more."""
+        """Take back what the standing order does not name, or not any more."""
         order = line.order
-        if newcomer is not None and (order is None or order.bundle != newcomer.bundle):
-            number = 0 if order is None else order.number
-            return self._take("withdraw", newcomer.bundle, f"order {number} names another bundle")
-        going = newcomer.bundle if newcomer is not None else order.bundle if order is not None else ""
-        over = order is not None and not order.rollback and not self._clock() < order.until_unix_s
-        if order is None or not over or self._journal.why_not("expire", going):
-            return None
-        return self._take("expire", going, f"the time of order {order.number} is over")
+        named = "" if order is None or order.rollback else order.bundle
+        for row in [newcomer] if newcomer is not None else self._journal.among(("offered",)):
+            if row.bundle != named:
+                return self._take("withdraw", row.bundle, f"order {line.floor} does not name it")
+            if order is not None and not self._clock() < order.until_unix_s:
+                return self._take("expire", row.bundle, f"the time of order {line.floor} is over")
+        return None
 
     def _standing(self, line: Line) -> Change | None:
         """Look after the active and the last good one."""
@@ -249,7 +248,7 @@ class Steward:
         """Return whether an arrow would be taken; what stands against it is kept with the bundle."""
         why = self._journal.why_not(event, row.bundle)
         if why:
-            self._note(row.bundle, Ruling("order", Call.WAIT, (), why))
+            self._note(row.bundle, Ruling(HELD_UP, Call.WAIT, (), why))
         return not why
 
     def _note(self, bundle: str, ruling: Ruling) -> None:

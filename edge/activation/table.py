@@ -52,7 +52,7 @@ EVENTS = {
     "crash_loop": "the station's process started three times in 60 s while it was on trial",
     "rebase": "another one has become active since its canary began",
     "expire": "the order's time is over",
-    "withdraw": "a newer order names another bundle",
+    "withdraw": "the standing order does not name it",
     "recall": "an order asks for the last good one now",
     "lose": "its unpacked files are gone or damaged",
     "replace": "another one has become active",
@@ -142,17 +142,15 @@ ARROWS: tuple[Arrow, ...] = (
     _fall("fault", denies=True),
     *_back("crash_loop"),
     *_arrows(("canary",), "rebase", "staged", "-", "it begins anew beside the one that is active now"),
+    *_arrows(("offered",), "expire", "none", "-", "it is fetched no more"),
+    *_arrows(("offered",), "withdraw", "none", "-", "it is fetched no more"),
     *(
         arrow
         for event in ("expire", "withdraw", "recall")
-        for arrow in (
-            *_arrows(("offered",), event, "none", "-", "it is fetched no more"),
-            *_arrows(("staged",), event, "verified", "-", "-"),
-            *_back(event),
-        )
+        for arrow in (*_arrows(("staged",), event, "verified", "-", "-"), *_back(event))
     ),
     _fall("recall"),
-    *_arrows(("verified", *NEWCOMER), "lose", "offered", "it has no role any more", "the uplink fetches it anew"),
+    *_arrows(("verified", *NEWCOMER), "lose", "offered", "its files are missing", "the uplink fetches it anew"),
     _fall("lose"),
     # What follows for another bundle in the same transaction.
     *_arrows(("active",), "replace", "superseded", "it is the last good one", "its files stay pinned"),
@@ -172,11 +170,7 @@ ALREADY: frozenset[tuple[str, str]] = frozenset(
 
 # Why an event is refused where there is no arrow for it.
 WHY_NOT = {
-    "offer": "no order brings it back",
-    "fetch": "its bytes are of no use",
-    "verify": "no signature brings it back",
     "reject": "it was verified: damaged files are seen by their hashes, and what else is wrong is for people to revoke",
-    "revoke": "no order brings it back",
     "test": "only a verified bundle is tested",
     "fail": "only a verified bundle is tested",
     "watch": "only a staged bundle enters the shadow",

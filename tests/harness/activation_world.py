@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edge.activation.gates import Ended, Gates, Tested
 from edge.activation.journal import Journal
@@ -32,11 +34,9 @@ def name(word: str) -> str:
     return hashlib.sha256(word.encode()).hexdigest()
 
 
-def order(number: int, bundle: str, stage: str = "active", **changes: object) -> RolloutOrder:
+def order(number: int, bundle: str, stage: str = "active", **changes: Any) -> RolloutOrder:
     """Return an order for now."""
-    values = {"number": number, "bundle": bundle, "task": TASK, "stage": stage, "starts": STARTS}
-    times = {"issued_unix_s": NOW_S, "until_unix_s": LATER_S}
-    return RolloutOrder(**{**values, **times, **changes})  # type: ignore[arg-type]
+    return replace(RolloutOrder(number, bundle, TASK, stage, STARTS, NOW_S, LATER_S), **changes)
 
 
 class World:
@@ -149,10 +149,10 @@ class World:
         """Let uplink, steward and trials take turns until a bundle is in a state."""
         changes = []
         for _ in range(turns):
-            if self.journal.row(bundle).state == until:
-                return changes
             self.fetch_all()
             changes += self.steward.tend()
+            if self.journal.row(bundle).state == until:
+                return changes
             self.run_queue()
         raise AssertionError(f"{bundle[:8]} stays {self.journal.row(bundle).state}, it does not become {until}")
 
