@@ -204,17 +204,17 @@ def test_a_file_that_cannot_be_read_is_not_left_out(folder: Path) -> None:
 
 
 def test_weights_beside_the_policy_must_be_those_that_it_names(folder: Path) -> None:
-    right, wrong = sha256(b"weights"), sha256(b"other")
-    for line in (f'["{right}", 7]', f'["{wrong}", 7]', f'["{right}", 8]'):
+    here = sha256(b"weights")
+    for line in (f'["{here}", 7]', f'["{"0" * 64}", 7]', f'["{"f" * 64}", 7]', f'["{here}", 6]', f'["{here}", 8]'):
         write(folder, saying(f'[weights]\n"grip.onnx" = {line}\n'))
         (folder / "grip.onnx").unlink(missing_ok=True)
-        build(folder)
+        without = build(folder)
         write(folder, {"grip.onnx": b"weights"})
-        if line == f'["{right}", 7]':
-            build(folder)
-            continue
-        text = f"{folder / 'grip.onnx'} is not what policy.toml says; it is ['{right}', 7]"
-        assert refusal(lambda: build(folder)) == (BundleError, text)
+        if line == f'["{here}", 7]':
+            assert build(folder) == without
+        else:
+            text = f"{folder / 'grip.onnx'} is not what policy.toml says; it is ['{here}', 7]"
+            assert refusal(lambda: build(folder)) == (BundleError, text)
 
 
 def test_as_many_files_as_are_allowed_travel(folder: Path) -> None:
