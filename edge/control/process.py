@@ -190,10 +190,9 @@ class ControlProcess:
         went, memory = self._runs[0], self._loop.records[2][0]
         seconds = max((int(went["now_ns"]) - int(went["began_ns"])) * 1e-9, 1e-9)
         LOG.info(
-            "%d periods at %.1f Hz; %d began late; answers: %d not in their period, %d too many for one, %d of nobody;"
-            " %d commands not sent",
+            "%d periods at %.1f Hz; %d began late; answers: %s; %d commands not sent",
             went["ticks"], went["ticks"] / seconds, went["late_ticks"],
-            memory["lost"], memory["extra"], memory["rejected"], went["unsent"],
+            answers_text(*(int(memory[name]) for name in ANSWERS)), went["unsent"],
         )  # fmt: skip
 
 
@@ -207,6 +206,16 @@ def enable(loop: ControlLoop, bus: CanBus, wait: Callable[[], object], now_ns: i
     bus.send(loop.probe())
     wait()
     bus.send(loop.start(bus.receive(), now_ns))
+
+
+def answers_text(missing: int, extra: int, rejected: int) -> str:
+    """Return what became of the motors' answers.
+
+    One that comes after its period is missing in that one and too many in the next: as many as both counts have in
+    common were late, and only the rest was lost, or came twice.
+    """
+    late = min(missing, extra)
+    return f"{late} late, {missing - late} lost, {extra - late} doubled, {rejected} of nobody"
 
 
 def motors_of(station: Station) -> tuple[MotorExpectation, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from edge.control.loop import loop_of
-from edge.control.process import ControlProcess, open_bus
+from edge.control.process import ControlProcess, answers_text, open_bus
 from edge.control.realtime import DONE, RUN, compile_loop, run
 from edge.emulation.stations import make_stations
 from edge.ledger import Ledger
@@ -271,6 +271,19 @@ def test_a_station_with_another_s_ledger_is_not_started_again_and_again(emulated
     assert (done.returncode, "no restart cures that" in lines[-1]) == (2, True)
     assert f"{emulated}: an emulated station runs the trials" in lines[0]
     assert any("belongs to edge 'other', not 'station-1'" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((0, 0, 0), "0 late, 0 lost, 0 doubled, 0 of nobody"),
+        ((91, 91, 0), "91 late, 0 lost, 0 doubled, 0 of nobody"),
+        ((9, 7, 1), "7 late, 2 lost, 0 doubled, 1 of nobody"),
+        ((7, 10, 0), "7 late, 0 lost, 3 doubled, 0 of nobody"),
+    ],
+)
+def test_a_late_answer_is_told_as_late_and_neither_lost_nor_doubled(counts: tuple[int, int, int], text: str) -> None:
+    assert answers_text(*counts) == text
 
 
 def test_the_loop_goes_on_with_the_period_that_was_due(motors: Motors, tmp_path: Path) -> None:
