@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 
+from edge.activation.journal import Journal
 from edge.disk import Rung, Space, disk_space
 from edge.emulation.stations import make_stations
 from edge.ledger import DiskFull, Ledger, LedgerError
@@ -35,6 +36,7 @@ from edge.station import Station, load_station
 from edge.tasks.task import Readiness, Start, Verdict
 from edge.trials import runner
 from edge.trials.robot import PERIOD_NS, Bench, StationRobot
+from edge.trials.rollout import Rollout
 from edge.trials.runner import Rig, run_trial, work
 from policies import bundle
 from policies.interface import Robot, Scene
@@ -171,7 +173,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Station:
     folder = tmp_path_factory.mktemp("stations")
-    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1")
     return load_station(folder / "station-1")
 
 
@@ -179,7 +181,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Station:
 def at_work(station: Station, host: PolicyHost, bundled: tuple[str, bytes], retention: Retention) -> Iterator[Here]:
     """A station with the policy unpacked, and its ledger open."""
     name, data = bundled
-    unpacked = bundle.unpack(bundle.open_bundle(data, name), station.folder / "bundles")
+    bundle.unpack(bundle.open_bundle(data, name), station.folder / "bundles")
     arm = Arm()
     stop: list[bool] = []
     said: list[tuple[str, str]] = []
@@ -187,20 +189,26 @@ def at_work(station: Station, host: PolicyHost, bundled: tuple[str, bytes], rete
         arm.advance, arm.state, lambda: (PICTURE, Scene(0.0, ())), lambda: bool(stop), lambda: None, arm.limit
     )
     chain = chain_of(station.arm, station.tool.length_m, station.limits)
-    with Ledger(station.folder / "ledger.db", station.name) as ledger:
+    robot = StationRobot(drivers, chain, station, 0.0)
+    with (
+        Ledger(station.folder / "ledger.db", station.name) as ledger,
+        Journal(station.folder / "activation.db") as journal,
+    ):
+        journal.verified(name, "candidates", time.time() + 3600.0, "push_t")
         rig = Rig(
             station=station,
             task=Standstill(),
-            robot=StationRobot(drivers, chain, station, 0.0),
+            robot=robot,
             host=host,
             ledger=ledger,
             retention=retention,
+            rollout=Rollout(station, host, ledger, journal, robot, chain),
             station_time_s=lambda: arm.now_ns * 1e-9,
             stop_asked=lambda: bool(stop),
             say=lambda state, detail, assignment, sequence: said.append((state, detail)),
             wait=lambda: here.wait(),
         )
-        here = Here(station, arm, ledger, rig, unpacked.name, said, stop)
+        here = Here(station, arm, ledger, rig, name, said, stop)
         yield here
 
 

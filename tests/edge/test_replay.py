@@ -19,6 +19,7 @@ import pytest
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
+from edge.activation.journal import Journal
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
 from edge.emulation.world import World
@@ -33,6 +34,7 @@ from edge.station import load_station
 from edge.tasks.push_t.task import GOAL, PushT
 from edge.trials.recovery import recover_part
 from edge.trials.robot import Bench, StationRobot
+from edge.trials.rollout import Rollout
 from edge.trials.runner import Rig, run_trial
 from policies import bundle
 from tests.harness import bundles
@@ -64,7 +66,7 @@ class Files:
 
 def emulated_trial(folder: Path, faulty_motor: int | None = None) -> Files:
     """Run one trial, its T where the start wants it; a motor may have latched a fault before."""
-    make_stations(folder, 1, 5, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(folder, 1, 5, "push_t", "tcp/127.0.0.1:1")
     station = load_station(folder / "station-1")
     world = World(station, 7)
     world.place_tee((START["x_m"], START["y_m"], START["yaw_rad"]))
@@ -72,8 +74,13 @@ def emulated_trial(folder: Path, faulty_motor: int | None = None) -> Files:
     if faulty_motor is not None:
         world.bank.inject(faulty_motor, 0xE)
     drivers = Bench(bench.advance, bench.state, bench.look, lambda: False, bench.power_up, bench.limit)
-    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station, 0.0)
-    with PolicyHost() as host, Ledger(station.folder / "ledger.db", station.name) as ledger:
+    chain = chain_of(station.arm, station.tool.length_m, station.limits)
+    robot = StationRobot(drivers, chain, station, 0.0)
+    with (
+        PolicyHost() as host,
+        Ledger(station.folder / "ledger.db", station.name) as ledger,
+        Journal(station.folder / "activation.db") as journal,
+    ):
         rig = Rig(
             station=station,
             task=PushT(),
@@ -81,6 +88,7 @@ def emulated_trial(folder: Path, faulty_motor: int | None = None) -> Files:
             host=host,
             ledger=ledger,
             retention=Retention(station),
+            rollout=Rollout(station, host, ledger, journal, robot, chain),
             station_time_s=lambda: bench.now_s,
             stop_asked=lambda: False,
             say=lambda state, detail, assignment, sequence: None,

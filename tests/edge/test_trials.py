@@ -19,6 +19,7 @@ from typing import NoReturn
 import pytest
 from mcap.reader import make_reader
 
+from edge.activation.journal import Journal
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
 from edge.emulation.world import World
@@ -32,6 +33,7 @@ from edge.tasks.push_t.task import PushT
 from edge.trials import runner
 from edge.trials.recorder import Recorder
 from edge.trials.robot import Bench, StationRobot
+from edge.trials.rollout import Rollout
 from edge.trials.runner import Rig, run_trial, work
 from policies import bundle
 from tests.harness.bundles import unpacked
@@ -54,14 +56,15 @@ class Here:
 def at_work(tmp_path: Path) -> Iterator[Here]:
     """One start of a station in a folder, which may have been started before."""
     if not (tmp_path / "station-1").exists():
-        make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1", [])
+        make_stations(tmp_path, 1, 5, "push_t", "tcp/127.0.0.1:1")
     station = load_station(tmp_path / "station-1")
     assert station.emulation is not None
     world = World(station, station.emulation.seed)
     bench = EmulatedBench(station, world)
     stop: list[bool] = []
     drivers = Bench(bench.advance, bench.state, bench.look, lambda: bool(stop), bench.power_up, bench.limit)
-    robot = StationRobot(drivers, chain_of(station.arm, station.tool.length_m, station.limits), station, 0.0)
+    chain = chain_of(station.arm, station.tool.length_m, station.limits)
+    robot = StationRobot(drivers, chain, station, 0.0)
 
     def give(code: str) -> Assignment:
         source = tmp_path / "source"
@@ -74,7 +77,11 @@ def at_work(tmp_path: Path) -> Iterator[Here]:
         rig.ledger.add_lease(Lease(assignment.assignment_id, "push_t", (assignment,), time.time() + 600))
         return assignment
 
-    with PolicyHost() as host, Ledger(station.folder / "ledger.db", station.name) as ledger:
+    with (
+        PolicyHost() as host,
+        Ledger(station.folder / "ledger.db", station.name) as ledger,
+        Journal(station.folder / "activation.db") as journal,
+    ):
         rig = Rig(
             station=station,
             task=PushT(),
@@ -82,6 +89,7 @@ def at_work(tmp_path: Path) -> Iterator[Here]:
             host=host,
             ledger=ledger,
             retention=Retention(station),
+            rollout=Rollout(station, host, ledger, journal, robot, chain),
             station_time_s=lambda: bench.now_s,
             stop_asked=lambda: bool(stop),
             say=lambda state, detail, assignment, sequence: None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+from edge.activation.journal import Journal
 from policies import bundle
 
 PROVENANCE = {"hypothesis": "it is tested", "researcher": "a test", "commit": ""}
@@ -15,7 +17,13 @@ def bundle_of(source: Path) -> tuple[str, bytes]:
     return bundle.bundle_id(data), data
 
 
-def unpacked(source: Path, station: Path) -> str:
-    """Put the bundle of a policy's folder where a station keeps those that it may run; return its name."""
+def unpacked(source: Path, station: Path, role: str = "candidates") -> str:
+    """Put the bundle of a policy's folder where a station keeps those that it may run, and note it so; return its name.
+
+    This is what the uplink does once the lab's signatures were found good.
+    """
     name, data = bundle_of(source)
-    return bundle.unpack(bundle.open_bundle(data, name), station / "bundles").name
+    bundle.unpack(bundle.open_bundle(data, name), station / "bundles")
+    with Journal(station / "activation.db") as journal:
+        journal.verified(name, role, time.time() + 3600.0, "push_t")
+    return name
