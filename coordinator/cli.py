@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from coordinator.errors import CoordinatorError
+from coordinator.keys_cli import keys_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys_app, name="keys")
 FAILED = 1
 REFUSED = 2
 INTERRUPTED = 130

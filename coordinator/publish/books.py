@@ -64,7 +64,7 @@ class Books:
 
     def keys(self, name: str) -> list[Key]:
         """Return the keys that may sign a role."""
-        delegator = self._delegator(name)
+        delegator = self.delegator(name)
         return [delegator.get_key(keyid) for keyid in delegator.get_delegated_role(name).keyids]
 
     def people(self) -> list[Key]:
@@ -73,11 +73,11 @@ class Books:
 
     def threshold(self, name: str) -> int:
         """Return how many signatures a role needs."""
-        return self._delegator(name).get_delegated_role(name).threshold
+        return self.delegator(name).get_delegated_role(name).threshold
 
     def missing(self, name: str, metadata: Metadata[Any]) -> int:
         """Return how many signatures that metadata lacks to count as the role's."""
-        return self._delegator(name).get_verification_result(name, metadata.signed_bytes, metadata.signatures).missing
+        return self.delegator(name).get_verification_result(name, metadata.signed_bytes, metadata.signatures).missing
 
     def sign(self, name: str, signers: Iterable[Signer], now_unix_s: float, first: bool = False) -> None:
         """Make the next version of a role, or the first, signed by those of `signers` who may.
@@ -140,7 +140,8 @@ class Books:
             yield versioned(name, metadata.signed.version)
             yield from target_files(metadata)
 
-    def _delegator(self, name: str) -> Root | Targets:
+    def delegator(self, name: str) -> Root | Targets:
+        """Return what says who may sign a role."""
         return self.root.signed if name in TOP_LEVEL else self.targets[TARGETS].signed
 
 

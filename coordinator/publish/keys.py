@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -59,14 +60,7 @@ class Keyring:
         Raises:
             KeyRefused: no ring, or a key in it cannot be used.
         """
-        try:
-            raw = json.loads((folder / RING).read_bytes())
-            people = {str(name): _key_from(item) for name, item in raw["humans"].items()}
-            threshold = int(raw["threshold"])
-        except OSError as error:
-            raise KeyRefused(f"no keys in {folder} ({error.strerror}); make them: enpire-coord keys make") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise KeyRefused(f"{folder / RING} is not a list of keys ({error!r})") from error
+        threshold, people = read_ring(folder)
         files = [folder / f"{name}.pem" for name in people] if humans else []
         signers = tuple(read_file(path, ask) for path in files if path.exists())
         return cls(folder, threshold, read_file(folder / ONLINE, ask), people, signers)
@@ -77,6 +71,21 @@ class Keyring:
         if not (folder / RING).exists():
             make(folder, humans=1, threshold=1)
         return cls.open(folder, humans=True)
+
+
+def read_ring(folder: Path) -> tuple[int, dict[str, Key]]:
+    """Return the threshold and the public keys of people of the ring in `folder`.
+
+    Raises:
+        KeyRefused: there is none, or it is not one.
+    """
+    try:
+        raw = json.loads((folder / RING).read_bytes())
+        return int(raw["threshold"]), {str(name): _key_from(item) for name, item in raw["humans"].items()}
+    except OSError as error:
+        raise KeyRefused(f"no keys in {folder} ({error.strerror}); make them: enpire-coord keys make") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise KeyRefused(f"{folder / RING} is not a list of keys ({error!r:.80})") from error
 
 
 def make(
@@ -106,6 +115,7 @@ def make(
         write_new(folder / ONLINE, CryptoSigner.generate_ed25519())
         for name, signer in named.items():
             write_new(folder / f"{name}.pem", signer, passphrase)
+            write_public(folder / f"{name}.pub.pem", signer.public_key)
         write_ring(folder, threshold, people)
     except OSError as error:
         raise KeyRefused(f"cannot make keys in {folder}: {error.strerror}") from error
@@ -137,6 +147,12 @@ def write_new(path: Path, signer: CryptoSigner, passphrase: str | None = None) -
         _write(path, data, os.O_EXCL)
     except FileExistsError:
         raise KeyRefused(f"there is a key in {path} already; move it away") from None
+
+
+def write_public(path: Path, key: Key) -> None:
+    """Write the public half of an Ed25519 key, to be handed to others."""
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"]))
+    path.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
 def read_file(path: Path, ask: Ask | None = None) -> CryptoSigner:
