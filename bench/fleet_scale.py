@@ -1,7 +1,8 @@
 """64 edges against one coordinator: how soon a trial is acknowledged, and how much of a core the coordinator uses.
 
-Each edge has the real courier, ledger and network session; it seals one trial a second and says its status twice. The
-edges share a few processes, and their ledgers lie in memory, as 64 edges would not share one disk. The coordinator is
+Each edge has the real courier, supply, ledger and network session; it seals one trial a second, says its status twice
+and asks once whether the lab has signed anything new; its bundle it fetches from there. The edges share a few
+processes, and what they keep lies in memory, as 64 edges would not share one disk. The coordinator is
 the real store, network and reception on a real disk (tests/harness/desk.py), with work without end and no campaign.
 """
 
@@ -30,12 +31,16 @@ from edge.ledger import Ledger
 from edge.records import Assignment, Outcome, Trial
 from edge.status import Status
 from edge.uplink.courier import Courier
+from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer
 from edge.uplink.settings import Settings
+from edge.uplink.supply import Supply
 from edge.wire import parse_key
+from edge.wire.targets import TRUST
+from policies.manifest import MANIFEST
+from tests.harness.lab_folder import TASK, LabFolder, supplied
 
 DESK = Path(__file__).parents[1] / "tests" / "harness" / "desk.py"
-TASK, BUNDLE = "push_t", "b" * 64
 EDGES, PROCESSES = 64, 4
 TRIAL_PERIOD_S, STATUS_PERIOD_S = 1.0, 0.5
 TURN_S = 0.05  # of the uplink's process
@@ -70,10 +75,12 @@ class Seen:
     unanswered: int = 0
     acked_s: list[float] = field(default_factory=list)  # from sealed to acknowledged, in the window
     answered_s: list[float] = field(default_factory=list)  # from asked to answered, in the window
+    told: int = 0  # pieces of the lab's repository that came in the window
+    has_bundle: bool = False
 
 
 class TimedCoordinator(Coordinator):
-    """Notes how long an answer to trials takes."""
+    """Notes how long an answer to trials takes, and what comes of the lab's repository."""
 
     def __init__(self, endpoint: str, edge: str, window: Window, seen: Seen) -> None:
         super().__init__(endpoint, edge)
@@ -85,19 +92,22 @@ class TimedCoordinator(Coordinator):
         """Return the coordinator's answer."""
         began_s = time.time()
         answer = super().ask(key, payload, attachment, timeout_s)
-        if parse_key(key)[1] == "trials" and self._window.holds(began_s):
+        topic = parse_key(key)[1]
+        if topic == "trials" and self._window.holds(began_s):
             self._seen.answered_s.append(time.time() - began_s)
+        if topic == TRUST and self._window.holds(began_s):
+            self._seen.told += 1
         return answer
 
 
 class Edge:
     """A station without an arm, and its uplink, in one thread."""
 
-    def __init__(self, folder: Path, ledger: Ledger, coordinator: Coordinator, window: Window, seen: Seen) -> None:
-        (folder / "bundles" / BUNDLE).mkdir(parents=True)
+    def __init__(
+        self, settings: Settings, ledger: Ledger, coordinator: Coordinator, supply: Supply, window: Window, seen: Seen
+    ) -> None:
         self._ledger, self._coordinator, self._window, self._seen = ledger, coordinator, window, seen
-        settings = Settings(folder, ledger.edge, TASK, coordinator.endpoint, (), "5" * 64, "6" * 64)
-        self._courier = Courier(settings, ledger, coordinator, "s")
+        self._courier = Courier(settings, ledger, coordinator, supply, "s")
         self._rng = random.Random(f"{SEED} {ledger.edge}")
         self._under_way: tuple[Assignment, str, tuple[str, int]] | None = None
         self._sealed_s: deque[float] = deque()  # of what is not acknowledged, oldest first
@@ -149,8 +159,9 @@ class Edge:
         self._ledger.seal(
             Trial(
                 edge=self._ledger.edge, epoch=epoch, sequence=sequence, assignment_id=assignment.assignment_id,
-                lease_id=lease_id, task=TASK, bundle=BUNDLE, start_id=assignment.start_id, purpose=assignment.purpose,
-                seed=assignment.seed, outcome=Outcome.SUCCESS, cause="", detail="done", progress=1.0,
+                lease_id=lease_id, task=TASK, bundle=assignment.bundle, start_id=assignment.start_id,
+                purpose=assignment.purpose, seed=assignment.seed, outcome=Outcome.SUCCESS, cause="", detail="done",
+                progress=1.0,
                 measures={"coverage": self._rng.random()}, achieved_start={}, reset_s=9.0, reset_tries=1, trial_s=20.0,
                 policy_steps=600, wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=now_s, ended_unix_s=now_s,
                 station_hash="5" * 64, calibration_hash="6" * 64, software="s", recording="",
@@ -162,18 +173,22 @@ class Edge:
         self._sealed_s.append(time.time())
 
     def _say_status(self, now_s: float) -> None:
-        status = Status(self._ledger.edge, "trial", "", BUNDLE, "dev-0001", self._seen.sealed, now_s, now_s, 300.0)
+        bundle = self._under_way[0].bundle if self._under_way else ""
+        status = Status(self._ledger.edge, "trial", "", bundle, "dev-0001", self._seen.sealed, now_s, now_s, 300.0)
         self._coordinator.publish_status(msgpack.packb(asdict(status) | {"refusal": ""}))
 
 
 def run_edge(folder: Path, endpoint: str, window: Window) -> Seen:
     """Run one edge."""
     seen = Seen()
+    settings = Settings(folder, folder.name, TASK, endpoint, "5" * 64, "6" * 64)
     with (
-        Ledger(folder / "ledger.db", folder.name) as ledger,
+        Ledger(settings.ledger_path, folder.name) as ledger,
         TimedCoordinator(endpoint, folder.name, window, seen) as coordinator,
+        supplied(settings, ZenohFetcher(coordinator, folder.name)) as supply,
     ):
-        Edge(folder, ledger, coordinator, window, seen).work()
+        Edge(settings, ledger, coordinator, supply, window, seen).work()
+    seen.has_bundle = any(settings.bundles.glob(f"*/{MANIFEST}"))
     return seen
 
 
@@ -223,6 +238,9 @@ def main() -> None:
         on_disk = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         in_memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY)))
         endpoint = free_endpoint()
+        lab = LabFolder(on_disk / "desk")
+        for number in range(EDGES):
+            lab.admit(in_memory / f"edge-{number}")
         process = stack.enter_context(desk(endpoint, on_disk / "desk"))
         seen, used = measure(endpoint, process.pid, in_memory)
         process.terminate()
@@ -238,6 +256,7 @@ def make_rows(seen: Sequence[Seen], used: float, counted: Mapping[str, int]) -> 
     p50_ms = statistics.median(acked_ms)
     sealed = sum(edge.sealed for edge in seen)
     lost = max(sealed - counted["new"], sum(edge.left for edge in seen))
+    told, starving = sum(edge.told for edge in seen), sum(not edge.has_bundle for edge in seen)
     wrong = max(counted["new"] - sealed, 0) + counted["conflict"] + counted["refused"]
     return [
         _row(
@@ -251,6 +270,8 @@ def make_rows(seen: Sequence[Seen], used: float, counted: Mapping[str, int]) -> 
         ),
         _row(f"trials lost of {sealed}", f"{lost}", "0", lost == 0),
         _row("trials doubled or invented", f"{wrong}", "0", wrong == 0),
+        _row("answers about the lab's repository per second", f"{told / MEASURED_S:.0f}"),
+        _row("edges without the bundle of their work", f"{starving}", "0", starving == 0),
         _row("questions without an answer", f"{sum(edge.unanswered for edge in seen)}"),
         _row("times that an edge had no work", f"{sum(edge.starved for edge in seen)}"),
     ]

@@ -25,12 +25,15 @@ from coordinator.network import free_endpoint
 from edge.ledger import Ledger
 from edge.records import Assignment, Lease, Outcome, Trial, encode
 from edge.uplink.courier import BATCH, Courier
+from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import Coordinator, NoAnswer
 from edge.uplink.settings import Settings
+from edge.uplink.supply import Supply
 from edge.wire.tls import Tls
+from tests.harness.lab_folder import TASK, LabFolder, supplied
 
 HARNESS = Path(__file__).parents[1] / "tests" / "harness"
-EDGE, TASK, BUNDLE = "station-1", "push_t", "b" * 64
+EDGE = "station-1"
 BODY_BYTES = 2000
 RECORDING_BYTES = 1_000_000
 BACKLOG, SINGLE_TRIALS, RECORDINGS = 2048, 500, 200
@@ -38,7 +41,7 @@ LEAST_PER_S, LEAST_MB_S = 400.0, 60.0
 PATIENCE_S = 30.0
 SEED = 4
 TRIAL = Trial(
-    edge=EDGE, epoch="", sequence=1, assignment_id="", lease_id="", task=TASK, bundle=BUNDLE, start_id="dev-0001",
+    edge=EDGE, epoch="", sequence=1, assignment_id="", lease_id="", task=TASK, bundle="", start_id="dev-0001",
     purpose="play", seed=0, outcome=Outcome.SUCCESS, cause="", detail="done", progress=1.0,
     measures={"coverage": 0.97}, achieved_start={}, reset_s=9.0, reset_tries=1, trial_s=20.0, policy_steps=600,
     wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=1.7e9, ended_unix_s=1.7e9, station_hash="5" * 64,
@@ -49,12 +52,13 @@ TRIAL = Trial(
 class Station:
     """A ledger with trials, and the courier that sends them."""
 
-    def __init__(self, folder: Path, ledger: Ledger, coordinator: Coordinator) -> None:
-        self._folder, self.ledger, self._rng = folder, ledger, random.Random(SEED)
-        settings = Settings(folder, EDGE, TASK, coordinator.endpoint, (), "5" * 64, "6" * 64)
-        self.courier = Courier(settings, self.ledger, coordinator, "s")
+    def __init__(
+        self, settings: Settings, ledger: Ledger, coordinator: Coordinator, supply: Supply, bundle: str
+    ) -> None:
+        self._folder, self.ledger, self._rng = settings.folder, ledger, random.Random(SEED)
+        self.courier = Courier(settings, self.ledger, coordinator, supply, "s")
         count = BACKLOG + SINGLE_TRIALS + RECORDINGS
-        work = tuple(Assignment(f"a{number}", BUNDLE, "dev-0001", {"x_m": 0.3}, 0, "play") for number in range(count))
+        work = tuple(Assignment(f"a{number}", bundle, "dev-0001", {"x_m": 0.3}, 0, "play") for number in range(count))
         self.ledger.add_lease(Lease("l1", TASK, work, time.time() + 3600.0))
 
     def seal(self, recording: bytes = b"") -> None:
@@ -66,7 +70,7 @@ class Station:
         sha256 = hashlib.sha256(recording).hexdigest() if recording else ""
         trial = replace(
             TRIAL, epoch=epoch, sequence=sequence, assignment_id=found[0].assignment_id, lease_id=found[1],
-            recording=sha256, recording_bytes=len(recording),
+            bundle=found[0].bundle, recording=sha256, recording_bytes=len(recording),
         )  # fmt: skip
         lacking = BODY_BYTES - len(encode(trial))
         trial = replace(trial, notes={"log": self._rng.randbytes(lacking // 2).hex()})
@@ -151,12 +155,15 @@ def main() -> None:
         folder, endpoint = Path(temporary), free_endpoint().replace("tcp/", "tls/")
         authority = folder / "authority"
         subprocess.run([sys.executable, str(HARNESS / "certificates.py"), str(authority), EDGE], check=True)
+        lab, settings = LabFolder(folder / "desk"), Settings(folder / EDGE, EDGE, TASK, endpoint, "5" * 64, "6" * 64)
+        lab.admit(settings.folder)
         with (
             desk(endpoint, folder / "desk", authority),
             Coordinator(endpoint, EDGE, Tls.of(authority / EDGE)) as coordinator,
-            Ledger(folder / EDGE / "ledger.db", EDGE) as ledger,
+            supplied(settings, ZenohFetcher(coordinator, EDGE)) as supply,
+            Ledger(settings.ledger_path, EDGE) as ledger,
         ):
-            station = Station(folder / EDGE, ledger, coordinator)
+            station = Station(settings, ledger, coordinator, supply, lab.bundle)
             wait_for(station.courier)
             rows = measure(station)
     print(json.dumps({"name": "ingest_rate", "rows": rows}))

@@ -24,8 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edge.activation.journal import Journal
 from edge.emulation.stations import make_stations
 from edge.ledger import Ledger
+from policies.bundle import BundleError, read_unpacked
 from tests.harness.accounts import (
     broken_links,
     missing_recordings,
@@ -33,9 +35,9 @@ from tests.harness.accounts import (
     read_accounts,
     torn_recordings,
 )
+from tests.harness.lab_folder import TASK, LabFolder
 
 HARNESS = Path(__file__).parents[1] / "tests" / "harness"
-BUNDLE = "b" * 64  # of the desk's work
 AT_ONCE = 32  # attempts in a lease, so that stations have work while the coordinator is down
 PORTS = range(20_000, 32_000)  # below those that the system gives to connections while the coordinator is down
 LONGEST_PAUSE_S = 0.05  # between the trial that a kill waits for and the kill
@@ -93,11 +95,12 @@ class Storm:
         self._draw = random.Random(seed)
         self._folder = folder
         endpoint = f"tcp/127.0.0.1:{_free_port(self._draw)}"
-        self.edges = make_stations(folder, edges, seed, "push_t", endpoint)
+        folder.mkdir(exist_ok=True)
+        self.lab = LabFolder(folder)
+        self.edges = make_stations(folder, edges, seed, TASK, endpoint, self.lab.root)
         self.desk = self._member("desk", HARNESS / "desk.py", endpoint, folder, "--at-once", AT_ONCE)
         self._workers, self._uplinks = [], []
         for number, edge in enumerate(self.edges):
-            (folder / edge / "bundles" / BUNDLE).mkdir(parents=True)
             share = trials * (number + 1) // edges - trials * number // edges
             worker = HARNESS / "worker.py", folder / edge, "--trials", share, "--seed", seed
             self._workers.append(self._member(f"{edge}.worker", *worker))
@@ -188,6 +191,17 @@ def _free_port(draw: random.Random) -> int:
                 return port
 
 
+def _is_supplied(station: Path, bundle: str) -> bool:
+    """Return whether a bundle is on a station and its journal says so."""
+    with Journal(station / "activation.db") as journal:
+        if journal.row(bundle).state != "verified":
+            return False
+    try:
+        return read_unpacked(station / "bundles" / bundle).task == TASK
+    except BundleError:
+        return False
+
+
 def judge(folder: Path, storm: Storm, trials: int, least_kills: int, wall_s: float) -> list[dict[str, Any]]:
     """Return the rows of the figure."""
     said = read_accounts(folder, storm.edges)
@@ -204,6 +218,9 @@ def judge(folder: Path, storm: Storm, trials: int, least_kills: int, wall_s: flo
         "links of the chains that do not hold, or are not signed": broken_links(folder),
         "recordings that do not hash to their names": torn_recordings(folder),
         "recordings that are missing after draining": missing_recordings(folder),
+        "stations without the lab's bundle, verified and whole": (
+            len(storm.edges) - sum(_is_supplied(folder / edge, storm.lab.bundle) for edge in storm.edges)
+        ),
         "processes that ended by themselves": sum(member.falls for member in storm.members),
     }  # fmt: skip
     rows: list[dict[str, Any]] = [

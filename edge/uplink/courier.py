@@ -114,10 +114,14 @@ class Courier:
 
     def _follow(self) -> None:
         """Learn what the lab says about what may run here, and follow it."""
+        before = self._supply.refusal
         try:
             self._supply.turn()
         except Unreachable as error:
             raise NoAnswer(f"no answer about what may run here: {error}") from error
+        finally:
+            if self._supply.refusal != before:
+                self.refusal = self._supply.refusal
 
     def lost_touch(self) -> None:
         """Compare again once the coordinator is found: it may be another, or restored from a backup."""

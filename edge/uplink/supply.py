@@ -3,24 +3,27 @@
 - Whether a bundle may run is the lab's to say, in signed metadata; the coordinator only carries it.
 - A bundle counts as here once it was verified, unpacked and noted in the activation journal, in this order.
 - With the lab out of reach everything stays as it was: what was verified before may run until its signature expires.
-- A bundle that is not what it should be is noted as rejected, and never asked for again.
+- A bundle that is not what it should be is noted as rejected, and never asked for again. Bytes that are another's, as
+  they were altered on the way, say nothing about it: it is asked for again after a while.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import shutil
 import time
 from collections.abc import Callable
 
-from edge.activation.journal import Journal, OrderRefused
+from edge.activation.journal import ArrowRefused, Journal, OrderRefused
 from edge.records import RecordError, order_from_json
-from edge.trust.client import Grant, NotGranted, Stale, Trust, TrustError, Unreachable
+from edge.trust.client import Grant, NotGranted, Stale, Tampered, Trust, TrustError, Unreachable
 from edge.uplink.settings import Settings, UplinkError
-from policies.bundle import BundleError, BundleMalformed, BundleRefused, open_bundle, unpack
+from policies.bundle import BundleError, BundleMalformed, open_bundle, unpack
 
 LOG = logging.getLogger("edge.uplink")
 REFRESH_EVERY_S = 1.0
+AFTER_TAMPERED_S = 30.0
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -34,10 +37,14 @@ class Supply:
     def __init__(
         self, settings: Settings, trust: Trust, journal: Journal, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Bring what `trust` grants into the station's folder, and note it in `journal`."""
+        """Bring what `trust` grants into the station's folder, and note it in `journal`.
+
+        When to ask goes by `clock`, in seconds from anywhere; whether a signature still holds, by the journal's.
+        """
         self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
         self._refresh_at_s = float("-inf")
         self._order = b""  # the newest that was looked at
+        self._tampered: dict[str, tuple[float, str]] = {}  # bundle -> when to ask again, by the clock, and why not now
         self.refusal = ""  # the newest thing that was refused, for the status
 
     def turn(self) -> None:
@@ -51,8 +58,10 @@ class Supply:
             return
         self._refresh_at_s = self._clock() + REFRESH_EVERY_S
         try:
-            self._trust.refresh()
-            self._take_back()
+            try:
+                self._trust.refresh()
+            finally:  # what was once revoked is known without an answer
+                self._take_back()
             self._take_order()
         except Unreachable:
             raise
@@ -88,13 +97,10 @@ class Supply:
             if not here:
                 self._fetch(task, bundle)
             self._journal.verified(bundle, grant.role, grant.expires_unix_s, task)
-        except (BundleMalformed, BundleRefused) as error:
-            self._journal.rejected(bundle, str(error))
-            raise NotSupplied(f"bundle {bundle[:12]} is refused: {error}") from error
         except Unreachable:
-            if not (here and time.time() < row.expires_unix_s):
+            if not (here and self._journal.clock() < row.expires_unix_s):
                 raise
-        except (TrustError, BundleError) as error:
+        except (TrustError, BundleError, ArrowRefused) as error:
             raise NotSupplied(f"bundle {bundle[:12]}: {error}") from error
 
     def _grant(self, task: str, bundle: str) -> Grant:
@@ -106,14 +112,30 @@ class Supply:
             return self._trust.grant(task, bundle)
 
     def _fetch(self, task: str, bundle: str) -> None:
-        _, data = self._trust.bundle(task, bundle)
+        data = self._download(task, bundle)
         self._journal.fetched(bundle)
-        opened = open_bundle(data, bundle)
-        if opened.manifest.task != task:
-            raise BundleMalformed(f"it is for the task {opened.manifest.task!r}, not {task!r}")
-        if opened.manifest.weights:
-            raise BundleMalformed("it needs weights, which this version gives no policy")
+        try:
+            opened = open_bundle(data, bundle)
+            if opened.manifest.task != task:
+                raise BundleMalformed(f"it is for the task {opened.manifest.task!r}, not {task!r}")
+            if opened.manifest.weights:
+                raise BundleMalformed("it needs weights, which this version gives no policy")
+        except BundleMalformed as error:
+            self._journal.rejected(bundle, str(error))
+            raise
+        # What lies there was never verified, or is damaged; `unpack` would leave it.
+        shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
         unpack(opened, self._settings.bundles)
+
+    def _download(self, task: str, bundle: str) -> bytes:
+        again_s, why = self._tampered.get(bundle, (float("-inf"), ""))
+        if self._clock() < again_s:
+            raise Tampered(why)
+        try:
+            return self._trust.bundle(task, bundle)[1]
+        except Tampered as error:
+            self._tampered[bundle] = self._clock() + AFTER_TAMPERED_S, str(error)
+            raise
 
     def _take_back(self) -> None:
         known = self._journal.revoked()

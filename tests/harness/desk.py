@@ -2,7 +2,8 @@
 
 Usage: python tests/harness/desk.py ENDPOINT FOLDER [--authority FOLDER --edges EDGE ...] [--at-once N]
 
-- It may be killed and started again on the same folder at any time.
+- FOLDER is a lab too, see `lab_folder.py`; its bundle is what all work is about, and stations fetch it here.
+- It may be killed and started again on the same folder at any time, once there is a lab in it.
 - One JSON line on standard output once it listens; on SIGTERM it closes the store and prints one more, with counts.
 - FOLDER/ingested.log gets one line a batch after its commit, so that counts survive a kill: how many trials were new,
   the same again, in conflict and refused.
@@ -30,12 +31,13 @@ from coordinator.evolution.records import CandidateMade, HypothesisMade
 from coordinator.ingest import Batch
 from coordinator.network import Network
 from coordinator.publish.authority import Authority
+from coordinator.publish.publisher import Publisher
 from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import FILE, Ingested, Kept, Store, StoreError
+from tests.harness.bundles import PROVENANCE
+from tests.harness.lab_folder import POLICY, TASK, LabFolder
 
-TASK = "push_t"
-BUNDLE = "b" * 64  # of the work; stations that have a folder of this name do not ask for it
 START_ID = "dev-0001"
 START = {"x_m": 0.3, "y_m": 0.0, "yaw_rad": 0.0}
 INGESTED = "ingested.log"
@@ -64,8 +66,8 @@ class CountingStore(Store):
 class Work:
     """Attempts without end, `at_once` of them each time, no name twice even after a kill."""
 
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
+    def __init__(self, bundle: str, at_once: int) -> None:
+        self._bundle, self._at_once = bundle, at_once
         self._token = secrets.token_hex(4)
         self.handed_out = 0
 
@@ -74,27 +76,25 @@ class Work:
         first = self.handed_out
         self.handed_out += self._at_once
         return [
-            Attempt(f"{self._token}-{number}", 1, BUNDLE, START_ID, START, number, "play", None)
+            Attempt(f"{self._token}-{number}", 1, self._bundle, START_ID, START, number, "play", None)
             for number in range(first, self.handed_out)
         ]
 
 
-def prepare(folder: Path, store: Store) -> None:
-    """Make what attempts refer to, unless a desk before this one did."""
+def prepare(folder: Path, publisher: Publisher) -> str:
+    """Make what attempts refer to, unless a desk before this one did; return the name of their bundle."""
     (folder / "recordings").mkdir(exist_ok=True)
     now_unix_s = time.time()
-    store.add_bundle({
-        "bundle": BUNDLE, "parent": None, "task": TASK, "policy": TASK, "params": {}, "manifest": {},
-        "archive": b"", "created_unix_s": now_unix_s,
-    })  # fmt: skip
+    bundle = publisher.publish({}, PROVENANCE, None)
     with suppress(StoreError):  # they are there
-        store.write([
+        publisher.store.write([
             HypothesisMade(1, "offline", "seed", "It works.", "It does not.", {}, now_unix_s),
-            CandidateMade(1, 1, BUNDLE, None, "screen", now_unix_s),
+            CandidateMade(1, 1, bundle, None, "screen", now_unix_s),
         ])  # fmt: skip
+    return bundle
 
 
-def serve(network: Network, reception: Reception, stop: threading.Event) -> None:
+def serve(network: Network, reception: Reception, publisher: Publisher, stop: threading.Event) -> None:
     """Answer until stopped."""
     tend_at_s = 0.0
     while not stop.is_set():
@@ -104,6 +104,7 @@ def serve(network: Network, reception: Reception, stop: threading.Event) -> None
         if time.monotonic() >= tend_at_s:
             tend_at_s = time.monotonic() + TEND_EVERY_S
             reception.tend(time.time())
+            publisher.renew()
 
 
 def main(arguments: list[str]) -> None:
@@ -118,16 +119,18 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    work = Work(options.at_once)
-    desk = Desk(work.take, lambda trial, now_unix_s: None, lambda assignment_id, now_unix_s: None)
     tls = Authority(options.authority).server([]) if options.authority else None
     options.folder.mkdir(parents=True, exist_ok=True)
     try:
         store = CountingStore(options.folder)
+        lab = LabFolder(options.folder)
+        publisher = Publisher(POLICY, lab.ring, lab.repository, store)
         with store, Network(options.endpoint, tls, options.edges) as network:
-            prepare(options.folder, store)
+            work = Work(prepare(options.folder, publisher), options.at_once)
+            desk = Desk(work.take, lambda trial, now_unix_s: None, lambda assignment_id, now_unix_s: None)
             print(json.dumps({"listens": network.endpoint}), flush=True)
-            serve(network, Reception(TASK, store, Roster([]), desk, options.folder), stop)
+            reception = Reception(TASK, store, lab.repository, Roster([]), desk, options.folder)
+            serve(network, reception, publisher, stop)
     except CoordinatorError as error:
         sys.exit(str(error))
     print(json.dumps({**{kind: store.counts[kind] for kind in KINDS}, "handed_out": work.handed_out}), flush=True)

@@ -29,9 +29,9 @@ from coordinator.store import FILE
 from edge.emulation.stations import make_stations
 from edge.ledger import Ledger
 from edge.records import Assignment, Lease, Outcome, Trial, content_hash
+from tests.harness.lab_folder import TASK, LabFolder
 
 HERE = Path(__file__).parent
-TASK, BUNDLE = "push_t", "b" * 64
 MB = 1_000_000
 FIRST_TRIALS, FIRST_RECORDINGS = 40, 5
 SEAL_EVERY_S = 0.25
@@ -70,13 +70,12 @@ CASES = (
 class Station:
     """A ledger that trials come into, as a station leaves them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle: str) -> None:
         self._folder, self.name = folder, folder.name
         self._rng = random.Random(f"{SEED} {self.name}")
-        (folder / "bundles" / BUNDLE).mkdir(parents=True)
         self._ledger = Ledger(folder / "ledger.db", self.name)
         names = [f"{self.name}-{number}" for number in range(MOST_TRIALS)]
-        work = tuple(Assignment(name, BUNDLE, "dev-1", {"x_m": 0.3}, 0, "play") for name in names)
+        work = tuple(Assignment(name, bundle, "dev-1", {"x_m": 0.3}, 0, "play") for name in names)
         self._ledger.add_lease(Lease(f"lease-{self.name}", TASK, work, time.time() + 3600.0))
         self.sealed: dict[tuple[str, int], str] = {}  # content hash by epoch and sequence
         self.recordings: list[str] = []
@@ -102,10 +101,11 @@ class Station:
             self.recordings.append(sha256)
         trial = Trial(
             edge=self.name, epoch=epoch, sequence=sequence, assignment_id=found[0].assignment_id, lease_id=found[1],
-            task=TASK, bundle=BUNDLE, start_id="dev-1", purpose="play", seed=0, outcome=Outcome.SUCCESS, cause="",
-            detail="done", progress=1.0, measures={"coverage": self._rng.random()}, achieved_start={}, reset_s=9.0,
-            reset_tries=1, trial_s=20.0, policy_steps=600, wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=now_s,
-            ended_unix_s=now_s, station_hash="5" * 64, calibration_hash="6" * 64, software="s", recording=sha256,
+            task=TASK, bundle=found[0].bundle, start_id="dev-1", purpose="play", seed=0, outcome=Outcome.SUCCESS,
+            cause="", detail="done", progress=1.0, measures={"coverage": self._rng.random()}, achieved_start={},
+            reset_s=9.0, reset_tries=1, trial_s=20.0, policy_steps=600, wall_reset_s=0.5, wall_trial_s=1.0,
+            started_unix_s=now_s, ended_unix_s=now_s, station_hash="5" * 64, calibration_hash="6" * 64, software="s",
+            recording=sha256,
             recording_bytes=recording_bytes, notes={"log": self._rng.randbytes(600).hex()},
         )  # fmt: skip
         self._ledger.seal(trial, path)
@@ -155,7 +155,7 @@ def running(*command: object, log: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def run(case: Case, folder: Path, endpoint: str) -> tuple[Station, dict[str, float]]:
+def run(case: Case, folder: Path, endpoint: str, bundle: str) -> tuple[Station, dict[str, float]]:
     """Take a station through its case and return it with what was measured.
 
     `drained_s` is from the beginning of the fault until the ledger says that all is acknowledged; `waiting` is how much
@@ -165,7 +165,7 @@ def run(case: Case, folder: Path, endpoint: str) -> tuple[Station, dict[str, flo
         link = Link(proxy)
         file = folder / "station.toml"
         file.write_text(file.read_text().replace(endpoint, f"tcp/127.0.0.1:{link.port}"))
-        with Station(folder) as station:
+        with Station(folder, bundle) as station:
             for number in range(FIRST_TRIALS):
                 station.seal(case.recording_bytes if number < FIRST_RECORDINGS else 0)
             if not case.outage_s:
@@ -227,12 +227,13 @@ def main(names: list[str]) -> None:
     cases = [case for case in CASES if not names or case.name in names]
     with tempfile.TemporaryDirectory() as temporary:
         folder, endpoint = Path(temporary), free_endpoint()
-        stations = make_stations(folder, len(cases), SEED, TASK, endpoint)
+        lab = LabFolder(folder / "desk")
+        stations = make_stations(folder, len(cases), SEED, TASK, endpoint, lab.root)
         with running(HERE / "desk.py", endpoint, folder / "desk", log=folder / "desk.log") as desk:
             assert desk.stdout is not None
             desk.stdout.readline()  # it listens
             with ThreadPoolExecutor(len(cases)) as pool:
-                ran = list(pool.map(lambda case, name: run(case, folder / name, endpoint), cases, stations))
+                ran = list(pool.map(lambda case, name: run(case, folder / name, endpoint, lab.bundle), cases, stations))
             desk.terminate()
             counted = json.loads(desk.stdout.readline())
         became = {
