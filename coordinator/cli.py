@@ -15,6 +15,7 @@ from rich.console import Console
 
 from coordinator.errors import CoordinatorError
 from coordinator.keys_cli import keys_app
+from coordinator.push_cli import push_policy
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys_app, name="keys")
+app.command("push-policy")(push_policy)
 FAILED = 1
 REFUSED = 2
 INTERRUPTED = 130

@@ -64,7 +64,7 @@ class Reception:
         """
         match message:
             case StatusSaid():
-                self._roster.status(message.edge, message.payload)
+                self._store.rollouts(self._roster.status(message.edge, message.payload), now_unix_s)
             case Presence():
                 self._presence(message, now_unix_s)
             case Question():

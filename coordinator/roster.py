@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
+from coordinator.rollouts import Rollout, read_rollouts
 from edge.records import Outcome, Trial
 
 SPEED_SAMPLES = 20  # statuses, half a second apart
@@ -34,6 +35,7 @@ class StationView:
     invalid: int = 0
     failed_resets: int = 0  # in a row
     resting_until_unix_s: float = 0.0  # it gets no work before then
+    rollouts: dict[str, Rollout] = field(default_factory=dict)  # by bundle
     clocks: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SPEED_SAMPLES))
 
     @property
@@ -77,8 +79,11 @@ class Roster:
                 gone.append(view.edge)
         return gone
 
-    def status(self, edge: str, payload: bytes) -> None:
-        """Take in a status; one that is none is passed over, as the next comes in half a second."""
+    def status(self, edge: str, payload: bytes) -> list[Rollout]:
+        """Take in a status, and return what has changed about policies on that station.
+
+        One that is none is passed over, as the next comes in half a second.
+        """
         try:
             said = msgpack.unpackb(payload)
             clock = (float(said["wall_unix_s"]), float(said["station_time_s"]))
@@ -87,11 +92,14 @@ class Roster:
             view.last_sequence = max(view.last_sequence, int(said["sequence"]))
             self.memory(edge, float(said["memory_mb"]))
         except (ValueError, KeyError, TypeError, OverflowError, msgpack.UnpackException):
-            return
+            return []
+        changed = [item for item in read_rollouts(edge, said.get("rollouts")) if view.rollouts.get(item.bundle) != item]
+        view.rollouts |= {item.bundle: item for item in changed}
         if view.clocks and clock[1] < view.clocks[-1][1]:
             view.clocks.clear()  # it started anew
         if not view.clocks or clock[0] > view.clocks[-1][0]:
             view.clocks.append(clock)
+        return changed
 
     def memory(self, edge: str, memory_mb: float) -> None:
         """Note what a station's processes use."""

@@ -14,7 +14,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ from coordinator.evolution.records import (
     TrialUsed,
 )
 from coordinator.ingest import LONGEST_BODY, Batch, Identity, check_seal, identity_in, read_trial
+from coordinator.rollouts import Rollout
 from edge.records import Lease, RecordError, Sealed, Trial
 
 FILE = "coordinator.db"
@@ -102,6 +103,10 @@ class Store:
         """Fold the write-ahead log into the file and close it, so that a finished run is one file."""
         with suppress(sqlite3.OperationalError):  # somebody reads it; then the log stays beside it
             self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.close()
+
+    def leave(self) -> None:
+        """Close this connection, and leave the log to whoever else has the database open."""
         self._db.close()
 
     # -- trials -------------------------------------------------------------------------------------------------------
@@ -187,6 +192,20 @@ class Store:
         """Note the most that a station's processes have held in memory."""
         with self._transaction() as db:
             db.execute("UPDATE stations SET peak_memory_mb = ? WHERE edge = ?", (peak_mb, edge))
+
+    def rollouts(self, said: Sequence[Rollout], now_unix_s: float) -> None:
+        """Keep how far policies have come on a station, where the station says something new."""
+        if not said:
+            return
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*astuple(item), now_unix_s) for item in said],
+            )
+
+    def add_push(self, row: Mapping[str, Any]) -> None:
+        """Note what a person ordered."""
+        self._insert("pushes", row)
 
     def add_bundle(self, row: Mapping[str, Any]) -> None:
         """Keep a signed bundle; the same one again changes nothing."""

@@ -190,6 +190,11 @@ class Repository:
             if new:
                 self._sign_online(books, ASSIGNMENTS, ring)
 
+    def order(self, edge: str) -> bytes | None:
+        """Return what an edge is told to run, None where it was never told anything."""
+        role, path = self.books().targets[ASSIGNMENTS], order_path(edge)
+        return self.file(target_file(role, path)) if path in role.signed.targets else None
+
     def release(self, task: str, archive: bytes, signers: Iterable[Signer], ring: Keyring | None = None) -> Released:
         """Let stations run a bundle for good once enough people have signed.
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,7 @@ from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.memory import own_group_memory_mb
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError, read_settings
+from edge.uplink.standing import describe
 from edge.uplink.supply import Supply
 
 LOG = logging.getLogger("edge.uplink")
@@ -116,6 +118,13 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply:
 
 def _report(settings: Settings, courier: Courier, coordinator: Coordinator, stop: threading.Event) -> None:
     """Publish what the station does, until stopped."""
+    with Journal(settings.journal_path) as journal:  # its own: a connection is of one thread
+        _report_from(journal, settings, courier, coordinator, stop)
+
+
+def _report_from(
+    journal: Journal, settings: Settings, courier: Courier, coordinator: Coordinator, stop: threading.Event
+) -> None:
     count = 0
     while not stop.is_set():
         if count % STATUSES_A_MEMORY == 0:
@@ -128,6 +137,8 @@ def _report(settings: Settings, courier: Courier, coordinator: Coordinator, stop
         courier.busy = status is not None and status.state == "trial"
         message = asdict(status or _without_status(settings, "the station has not started yet"))
         message |= {"memory_mb": courier.memory_mb, "refusal": courier.refusal}
+        with suppress(ActivationError):  # the next one may say more
+            message["rollouts"] = describe(journal)
         coordinator.publish_status(msgpack.packb(message))
         stop.wait(STATUS_PERIOD_S)
 

@@ -1,0 +1,155 @@
+"""`enpire-coord push-policy`: bring a policy into force on stations, and see each come or go back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coordinator.errors import CoordinatorError
+
+if TYPE_CHECKING:
+    from coordinator.publish.push import Pushed, Pusher
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+PASSPHRASE = "ENPIRE_KEY_PASSPHRASE"
+
+
+def push_policy(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="a policy's folder, how the sha256 of a bundle of the run begins, or: incumbent"),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="the folder of a run; the newest in runs/ without it")] = None,
+    edges: Annotated[str, typer.Option(help="stations, by commas; all of the run without it")] = "",
+    stage: Annotated[str, typer.Option(help="how far it may go: shadow, canary or active")] = "active",
+    signer: Annotated[
+        list[str], typer.Option(help="a person's key: a PEM file, or a URI as hsm:...; as often as needed")
+    ] = [],  # noqa: B006
+    keys: Annotated[Path | None, typer.Option(help="the folder of keys; in the folder of the run without it")] = None,
+    why: Annotated[str, typer.Option(help="what is expected of it, kept in the bundle")] = "pushed by hand",
+    seed: Annotated[int, typer.Option(min=0, help="draws the starts of canary and probation")] = 1,
+    hours: Annotated[float, typer.Option(min=0.01, help="after which the order allows nothing more")] = 12.0,
+    rollback: Annotated[bool, typer.Option("--rollback", help="go back to what was good before, now")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="forbid the bundle for good, everywhere")] = False,
+    when: Annotated[str, typer.Option(help="of a revocation: next-trial, or now")] = "next-trial",
+    countersign: Annotated[bool, typer.Option("--countersign", help="sign what waits for a signature")] = False,
+    override: Annotated[
+        bool, typer.Option("--override", help="let it become active without a canary; two people must sign")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="show each station until all have ended")] = True,
+    timeout_s: Annotated[float, typer.Option(help="of the watching; 0 is for ever")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be ordered")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Release a policy, order stations to bring it into force, and show each on its way.
+
+    Each station tests it in its sandbox, beside the active one, in pairs against it and alone, and goes back by itself
+    where a gate fails. Exit code 0: all have come as far as --stage; 1: one went back; 2: refused; 130: Ctrl-C, and
+    the stations go on.
+
+    Examples:
+
+      enpire-coord push-policy policies/push_t --edges station-1,station-2 --stage canary
+
+      enpire-coord push-policy incumbent --signer ann.pem --signer bob.pem
+
+      enpire-coord push-policy --rollback
+
+      enpire-coord push-policy 3b6a90 --revoke --when now --signer ann.pem
+    """
+    from coordinator.publish.push import Pusher, PushRefused
+    from coordinator.replay import newest_run
+
+    with _refusals():
+        folder = run or newest_run(Path("runs"))
+        pusher = Pusher(folder, keys, signer, _ask)
+        chosen = pusher.edges([item.strip() for item in edges.split(",") if item.strip()])
+        if what is None and not rollback:
+            raise PushRefused("name a policy: its folder, how its bundle's name begins, or `incumbent`; see --help")
+        if countersign or override:
+            _tell_signed(pusher, pusher.find(what or "", why).bundle, override)
+            return
+        done = _order(pusher, what, why, chosen, stage, seed, hours, rollback, revoke, when, dry_run)
+    if dry_run or done.missing or not watch or done.what != "push":
+        _tell(done, dry_run, as_json)
+        raise typer.Exit(FAILED if done.missing and not dry_run else 0)
+    raise typer.Exit(_follow(folder, done, timeout_s, as_json))
+
+
+def _order(
+    pusher: Pusher, what: str | None, why: str, edges: tuple[str, ...], stage: str, seed: int, hours: float,
+    rollback: bool, revoke: bool, when: str, dry_run: bool,
+) -> Pushed:  # fmt: skip
+    if rollback:
+        return pusher.rollback(edges, pusher.task_of(edges), dry_run)
+    policy = pusher.find(what or "", why)
+    if revoke:
+        return pusher.revoke(policy.bundle, when, edges, dry_run)
+    return pusher.push(policy, edges, stage, seed, hours, dry_run)
+
+
+def _follow(run: Path, done: Pushed, timeout_s: float, as_json: bool) -> int:
+    from coordinator.push_watch import follow
+
+    try:
+        states = follow(run, done, timeout_s, Console(stderr=True))
+    except KeyboardInterrupt:
+        print("enpire-coord: no longer watching; the stations go on", file=sys.stderr)
+        return INTERRUPTED
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        return REFUSED
+    if as_json:
+        print(json.dumps({**asdict(done), "states": {edge: asdict(item) for edge, item in states.items()}}))
+    else:
+        for edge, item in states.items():
+            print(f"{edge}  {item.state}  {item.reason}")
+    return 0 if all(item.good for item in states.values()) else FAILED
+
+
+def _tell(done: Pushed, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(done)))
+        return
+    would = "would be" if dry_run else "is"
+    what = {
+        "push": f"{done.bundle[:12]} for {done.task} {would} ordered up to {done.stage}",
+        "rollback": f"{would} ordered to go back to what was good before",
+        "revoke": f"{done.bundle[:12]} {would} forbidden for good, by {done.stage}",
+    }[done.what]
+    print(f"{what}: {', '.join(done.edges)}")
+    if done.missing:
+        print(
+            f"{done.missing} more signature{'s' * (done.missing != 1)} needed: add --signer, or let the next person run"
+            f" enpire-coord push-policy {done.bundle[:12]} --countersign --signer KEY, and then push again",
+            file=sys.stderr,
+        )
+
+
+def _tell_signed(pusher: Pusher, bundle: str, override: bool) -> None:
+    signed = pusher.override(bundle) if override else pusher.countersign(bundle)
+    state = f"{signed.missing} more needed" if signed.missing else "complete"
+    print(f"{bundle[:12]} {signed.role}: signed, {state}")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(REFUSED) from None
+
+
+def _ask(name: str) -> str:
+    given: Any = os.environ.get(PASSPHRASE)
+    return str(given) if given is not None else str(typer.prompt(f"passphrase of {name}", hide_input=True, err=True))
