@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +21,7 @@ from edge.uplink.settings import UplinkError
 from edge.wire import ALIVE, MOST_BYTES, STATUS, key_of, parse_key
 from edge.wire.tls import Tls, connecting
 
+LOG = logging.getLogger("edge.uplink")
 CONFIG: dict[str, Any] = {
     "mode": "peer",
     "listen/endpoints": [],
@@ -45,6 +49,8 @@ class Refused(UplinkError):
 class Line:
     """A zenoh session to the coordinator, to ask through."""
 
+    doubt_s = 10.0  # a link that has been there for so long without an answer is opened anew
+
     def __init__(self, endpoint: str, settings: Mapping[str, Any]) -> None:
         """Open the session, whether the coordinator is there or not.
 
@@ -54,17 +60,11 @@ class Line:
         Raises:
             UplinkError: the endpoint is not one.
         """
-        config = zenoh.Config()
-        try:
-            for key, value in {**CONFIG, **settings, "connect/endpoints": [endpoint]}.items():
-                config.insert_json5(key, json.dumps(value))
-            self._session = zenoh.open(config)
-        except zenoh.ZError as error:
-            raise UplinkError(
-                f"cannot use the coordinator's endpoint {endpoint!r}; in station.toml, write it as tcp/HOST:PORT "
-                f"({' '.join(str(error).split())})"
-            ) from error
         self.endpoint = endpoint
+        self._settings = settings
+        self._lock = threading.Lock()  # of what `_open` sets
+        self._heard_s = time.monotonic()
+        self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -91,16 +91,43 @@ class Line:
             for reply in self._session.get(
                 key, payload=payload, attachment=attachment, timeout=timeout_s, priority=priority
             ):
-                if reply.ok is not None:
-                    return reply.ok.payload.to_bytes()
-                assert reply.err is not None
-                text = reply.err.payload.to_bytes().decode(errors="replace")
+                text = "" if reply.err is None else reply.err.payload.to_bytes().decode(errors="replace")
                 if text == "Timeout":  # zenoh's own, from this side
                     break
+                self._heard_s = time.monotonic()
+                if reply.ok is not None:
+                    return reply.ok.payload.to_bytes()
                 raise Refused(text)
         except zenoh.ZError as error:
             raise NoAnswer(f"no answer to {key}: {error}") from error
+        self._doubt()
         raise NoAnswer(f"no answer to {key}")
+
+    def _doubt(self) -> None:
+        """Open the session anew where its link is of no use.
+
+        A link that is made while the coordinator closes its end for a new one, as it does for a new edge, can be left
+        alive with nobody behind it.
+        """
+        if time.monotonic() - self._heard_s < self.doubt_s or not list(self._session.info.routers_zid()):
+            return
+        LOG.warning("linked to %s for %.0f s without an answer; linking anew", self.endpoint, self.doubt_s)
+        self._heard_s = time.monotonic()
+        with self._lock:
+            self._session.close()  # type: ignore[no-untyped-call]
+            self._open()
+
+    def _open(self) -> None:
+        config = zenoh.Config()
+        try:
+            for key, value in {**CONFIG, **self._settings, "connect/endpoints": [self.endpoint]}.items():
+                config.insert_json5(key, json.dumps(value))
+            self._session = zenoh.open(config)
+        except zenoh.ZError as error:
+            raise UplinkError(
+                f"cannot use the coordinator's endpoint {self.endpoint!r}; in station.toml, write it as tcp/HOST:PORT "
+                f"or tls/HOST:PORT ({' '.join(str(error).split())})"
+            ) from error
 
 
 class Coordinator(Line):
@@ -114,14 +141,19 @@ class Coordinator(Line):
         """
         if not EDGE_NAME.fullmatch(edge):
             raise UplinkError(f"{edge!r} is not a name for an edge; in station.toml, use only letters, digits, - and _")
+        self._edge = edge
         super().__init__(endpoint, {} if tls is None else connecting(tls.authority, tls))
-        self._alive = self._session.liveliness().declare_token(key_of(edge, ALIVE))
-        self._status = self._session.declare_publisher(
-            key_of(edge, STATUS),
-            congestion_control=zenoh.CongestionControl.DROP,
-            priority=zenoh.Priority.INTERACTIVE_HIGH,
-        )
 
     def publish_status(self, payload: bytes) -> None:
         """Send a status to whoever listens; it is lost where nobody does."""
-        self._status.put(payload)
+        with self._lock:
+            self._status.put(payload)
+
+    def _open(self) -> None:
+        super()._open()
+        self._alive = self._session.liveliness().declare_token(key_of(self._edge, ALIVE))
+        self._status = self._session.declare_publisher(
+            key_of(self._edge, STATUS),
+            congestion_control=zenoh.CongestionControl.DROP,
+            priority=zenoh.Priority.INTERACTIVE_HIGH,
+        )

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -853,7 +853,7 @@ def test_an_uplink_without_a_station_says_so_and_refuses_its_configuration(argum
 
 def test_the_process_carries_until_sigterm_and_reports_meanwhile(tmp_path: Path) -> None:
     desk, endpoint = Desk(), free_endpoint()
-    make_stations(tmp_path, 1, 3, "push_t", endpoint, [])
+    make_stations(tmp_path, 1, 3, "push_t", endpoint)
     folder = tmp_path / "station-1"
     with Ledger(folder / "ledger.db", "station-1") as ledger:
         ledger.add_lease(lease("a1", "a2"))
@@ -932,3 +932,46 @@ def test_a_turn_that_asks_nothing_is_no_sign_of_the_coordinator(here: Here) -> N
     here.pass_time(5.0)
     here.courier.turn(NOW_S)
     assert here.courier.answered
+
+
+@contextmanager
+def forwarding(endpoints: list[str]) -> Iterator[str]:
+    """Give an endpoint from which each new link goes to the last of some endpoints, and stays there."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as links:
+
+        def copy(source: socket.socket, sink: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(65536):
+                    sink.sendall(data)
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    near = links.enter_context(server.accept()[0])
+                    host, _, port = endpoints[-1].removeprefix("tcp/").rpartition(":")
+                    far = links.enter_context(socket.create_connection((host, int(port))))
+                    for ends in ((near, far), (far, near)):
+                        threading.Thread(target=copy, args=ends, daemon=True).start()
+
+        threading.Thread(target=take, daemon=True).start()
+        yield f"tcp/127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_link_to_nobody_is_opened_anew(tmp_path: Path) -> None:
+    gone, back, endpoints = Desk(), Desk(), [free_endpoint()]
+    silent = dict.fromkeys((key_of(EDGE, "hello"), key_of(EDGE, "lease")), open_question)
+    gone.replies |= silent
+    with listening(endpoints[0], gone), forwarding(endpoints) as endpoint, Coordinator(endpoint, EDGE) as line:
+        assert gone.here.wait(LONG_S)
+        endpoints.append(free_endpoint())
+        with listening(endpoints[1], back):
+            for _ in range(3):
+                with pytest.raises(NoAnswer):
+                    line.ask(key_of(EDGE, "lease"), timeout_s=0.1)
+            assert not back.here.is_set()  # it is not impatient
+            line.doubt_s = 0.1
+            until_heard(line, back)
+            assert back.here.wait(LONG_S)
+            while not back.status_came.wait(0.01):  # until this line knows that somebody listens
+                line.publish_status(b"resetting")
