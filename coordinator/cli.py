@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from coordinator.enrol_cli import enrol_app
 from coordinator.errors import CoordinatorError
 from coordinator.keys_cli import keys_app
 from coordinator.push_cli import push_policy
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(enrol_app, name="enrol")
 app.command("push-policy")(push_policy)
 FAILED = 1
 REFUSED = 2
@@ -77,6 +79,46 @@ def demo(
     else:
         print_farewell(Console(), summary)
     raise typer.Exit(INTERRUPTED if summary["ended_why"] == WAS_INTERRUPTED else 0)
+
+
+@app.command()
+def serve(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of the lab's run, made if need be")],
+    task: Annotated[str, typer.Option(help="what its stations do")] = "push_t",
+    listen: Annotated[str, typer.Option(help="tls/HOST:PORT, or tcp/127.0.0.1:PORT for this machine")] = (
+        "tls/0.0.0.0:7447"
+    ),
+    door: Annotated[str, typer.Option(help="where stations without a certificate ask for one")] = "tls/0.0.0.0:7448",
+    host: Annotated[list[str], typer.Option(help="a name or address under which stations reach this machine")] = [],  # noqa: B006
+    keys: Annotated[Path | None, typer.Option(help="the folder of keys; in the folder of the run without it")] = None,
+) -> None:
+    """Take in the trials of a lab's stations, carry what they trust, and enrol new ones, until Ctrl-C.
+
+    It may be stopped and started at any time: stations keep what it has not acknowledged.
+
+    Examples:
+
+      enpire-coord keys make lab/keys && enpire-coord serve lab --host 10.0.0.5
+
+      enpire-coord serve lab --listen tcp/127.0.0.1:7447
+    """
+    from rich.live import Live
+
+    from coordinator.serve import Plan, table
+    from coordinator.serve import serve as run_service
+
+    plan = Plan(run_dir, task, listen, door, tuple(host), keys)
+    console = Console(stderr=True)
+    try:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            run_service(
+                plan,
+                lambda plan, roster: live.update(table(plan, roster), refresh=True) if console.is_terminal else None,
+                console.print,
+            )
+    except CoordinatorError as error:
+        print(f"enpire-coord: {error}", file=sys.stderr)
+        raise typer.Exit(REFUSED) from None
 
 
 @app.command()

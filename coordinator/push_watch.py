@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from coordinator.errors import CoordinatorError
-from coordinator.rollouts import ENDED, Rollout, reached
+from coordinator.rollouts import ENDED, FOR_GOOD, Rollout, reached
 from coordinator.store import FILE
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def describe(item: Seen) -> str:
 
 
 def _seen(done: Pushed, edge: str, said: Rollout | None) -> Seen:
+    if said is not None and said.state in FOR_GOOD:
+        return Seen(said.state, said.reason, said.rulings, True, False)
     if said is None or said.number < done.numbers[edge]:
         return Seen("ordered", WAITING, {}, False, False)
     if said.number > done.numbers[edge]:

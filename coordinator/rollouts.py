@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# As edge.activation.table has them; a test compares the two.
+# As edge.activation.table has them, and `denied`: on the station's own list of what may never run there again.
 STATES = (
     "none", "offered", "fetched", "verified", "staged", "shadow", "canary", "probation", "active", "superseded",
-    "rolled_back", "revoked", "rejected",
+    "rolled_back", "revoked", "rejected", "denied",
 )  # fmt: skip
 ON_THE_WAY = ("none", "offered", "fetched", "verified", "staged", "shadow", "canary", "probation")
 STAGES = ("shadow", "canary", "active")
-ENDED = ("rolled_back", "revoked", "rejected")
+ENDED = ("rolled_back", "revoked", "rejected", "denied")
+FOR_GOOD = ("revoked", "rejected", "denied")  # no order brings it back
 MOST_BUNDLES, MOST_GATES_BYTES, MOST_REASON = 8, 16 << 10, 400
 
 

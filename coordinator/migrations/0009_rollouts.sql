@@ -16,7 +16,7 @@ CREATE TABLE rollouts (                 -- how far a policy has come on a statio
     bundle TEXT NOT NULL,               -- the policy
     number INTEGER NOT NULL,            -- of the order that the station followed last; rises with every order
     state TEXT NOT NULL,                -- offered, fetched, verified, staged, shadow, canary, probation, active, superseded,
-                                        -- rolled_back, revoked or rejected
+                                        -- rolled_back, revoked, rejected, or denied by the station itself
     reason TEXT NOT NULL,               -- why it is in that state, in words
     gates TEXT NOT NULL,                -- JSON object: what each gate said last, its values beside their thresholds
     since_unix_s REAL NOT NULL,         -- by the station's clock

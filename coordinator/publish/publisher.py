@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coordinator.publish.keys import Keyring
+from coordinator.publish.keys import Ask, Keyring
 from coordinator.publish.repository import Repository
 from coordinator.store import Store
 from policies.bundle import build, bundle_id, open_bundle
@@ -16,6 +16,30 @@ from policies.interface import Params
 
 KEYS, FOLDER = "keys", "trust"
 WORDS = ("hypothesis", "researcher", "commit")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The coordinator's key and the repository of a run that goes on for long."""
+
+    ring: Keyring
+    repository: Repository
+
+    @classmethod
+    def of(cls, run: Path, keys: Path | None = None, ask: Ask | None = None) -> Lab:
+        """Open the keys and the repository of a run; the repository is made now where there is none.
+
+        Raises:
+            KeyRefused: no keys, or they cannot be used.
+            RepositoryRefused: it cannot be read, or people's keys are not there to sign a new one.
+        """
+        ring = Keyring.open(keys or run / KEYS, ask, humans=True)
+        folder = run / FOLDER
+        return cls(ring, Repository.open(folder) if folder.is_dir() else Repository.create(folder, ring))
+
+    def renew(self) -> None:
+        """Sign anew what is past half of its life, and publish what people have signed; to be called often."""
+        self.repository.renew(self.ring)
 
 
 @dataclass(frozen=True)

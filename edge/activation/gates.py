@@ -113,7 +113,7 @@ def self_test(tested: Tested, gates: Gates) -> Ruling:
     """Say whether a verified bundle may be staged."""
     gauges = (_below("step p99 s", tested.p99_s, gates.step_p99_s), _most("breaches", tested.breaches, gates.breaches))
     good = tested.ok and all(gauge.holds for gauge in gauges)
-    return Ruling("self-test", Call.PASS if good else Call.FAIL, gauges, tested.detail)
+    return Ruling("self-test", Call.PASS if good else Call.FAIL, gauges, _said(tested, gauges))
 
 
 def shadow(counted: Tested | None, gates: Gates) -> Ruling:
@@ -127,7 +127,7 @@ def shadow(counted: Tested | None, gates: Gates) -> Ruling:
         _below("step p99 s", counted.p99_s, gates.step_p99_s),
     )
     if not (counted.ok and all(gauge.holds for gauge in gauges[1:])):
-        return Ruling("shadow", Call.FAIL, gauges, counted.detail)
+        return Ruling("shadow", Call.FAIL, gauges, _said(counted, gauges[1:]))
     return Ruling("shadow", Call.PASS if gauges[0].holds else Call.WAIT, gauges, counted.detail)
 
 
@@ -200,6 +200,14 @@ def faults(trials: Sequence[Ended], gates: Gates) -> Ruling:
 def _faults(trials: Sequence[Ended], gates: Gates) -> Gauge:
     valid = [item for item in trials if item.outcome is not Outcome.INVALID][-FAULT_WINDOW:]
     return _most(f"faults in {FAULT_WINDOW} trials", sum(item.faulty for item in valid), gates.faults - 1)
+
+
+def _said(tested: Tested, gauges: Sequence[Gauge]) -> str:
+    """Return what a stretch of steps showed, and which values are beyond their thresholds."""
+    beyond = [
+        f"{item.name} is {item.value:.3g}, wants {item.rule} {item.threshold:.3g}" for item in gauges if not item.holds
+    ]
+    return "; ".join([tested.detail, *beyond])
 
 
 def _call(possible: bool, reached: bool) -> Call:

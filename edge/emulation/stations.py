@@ -40,6 +40,9 @@ reserve_mb = 4  # for the ledger, should the disk be full; a real station wants 
 disk_mb = 2000  # of a larger disk this much counts: below 20 % of it free less is recorded, below 5 % no trial begins
 trial_mb_per_s = 4.0  # for recordings on their way to the coordinator while a trial runs
 
+[rollout]  # what a new policy has to pass here; the other gates are as everywhere
+step_p99_s = 2.0  # this station's time waits for its policy; a real one wants 0.033
+
 [emulation]
 seed = {seed}
 """

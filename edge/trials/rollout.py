@@ -17,7 +17,7 @@ import numpy as np
 from edge.activation.gates import Ended, Tested
 from edge.activation.journal import Journal
 from edge.activation.permit import Permit
-from edge.activation.series import Attempt
+from edge.activation.series import NAME_CHARS, Attempt
 from edge.activation.steward import Abilities, Steward
 from edge.envelope import EnvelopeImpossible, narrowed
 from edge.ledger import Ledger
@@ -30,6 +30,7 @@ from edge.trials.shadow import ShadowRun, run_shadow, still
 from policies.bundle import BundleError, Manifest, read_unpacked
 
 LOG = logging.getLogger("edge.trials")
+SHADOW = "shadow"  # the purpose of a trial in which a newcomer is shown what the active one sees
 REMEMBERED = 400  # trials; a canary of twenty pairs with as many invalid ones is in them
 TEND_EVERY_S = 0.1  # while there is nothing to do
 HASHED_EVERY_S = 10.0  # the files of a bundle that stands; each trial hashes its own besides
@@ -97,7 +98,20 @@ class Rollout:
         """
         if time.monotonic() >= self._tend_at_s:
             self._steward.tend()
+            self._feed_shadow()
             self._tend_at_s = time.monotonic() + TEND_EVERY_S
+
+    def _feed_shadow(self) -> None:
+        """Let the active one run where a newcomer waits in its shadow and nobody else has work for it."""
+        line, newcomer = self._journal.line(), self._journal.newcomer()
+        if newcomer is None or newcomer.state != "shadow" or line.order is None or not line.active:
+            return
+        if self._ledger.pending_count(time.time()):
+            return
+        prefix = f"rollout-{line.order.number}-shadow-{newcomer.bundle[:NAME_CHARS]}-"
+        count = sum(how.assignment_id.startswith(prefix) for _, _, how in self._ended)
+        start = line.order.starts[count % len(line.order.starts)]
+        self._enqueue([Attempt(f"{prefix}{count}", line.active, start.start_id, start.start, start.seed, SHADOW)])
 
     # -- what the steward asks for ------------------------------------------------------------------------------------
 

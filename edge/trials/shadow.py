@@ -26,7 +26,7 @@ from policies.interface import POLICY_HZ, Array, Scene
 
 FAULTS = ("crashed", "hung", "bad_target")
 NO_PICTURE: NDArray[np.uint8] = np.zeros((1, 1, 3), dtype=np.uint8)
-STILL_STEPS = 90
+STILL_STEPS = 300
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ from edge.activation.journal import Journal
 
 
 def describe(journal: Journal) -> dict[str, Any]:
-    """Return the number of the newest order, and the state of what it names, of the active one and of the newcomer."""
+    """Return the number of the newest order, and the state of what it names, of the active one and of the newcomer.
+
+    What this station has put on its own list of what may never run here again is said to be denied.
+    """
     line, newcomer = journal.line(), journal.newcomer()
     ordered = "" if line.order is None else line.order.bundle
     names = dict.fromkeys([ordered, line.active, line.last_good, newcomer.bundle if newcomer else ""])
@@ -17,7 +20,7 @@ def describe(journal: Journal) -> dict[str, Any]:
     bundles = [
         {
             "bundle": row.bundle,
-            "state": row.state,
+            "state": "denied" if row.denied else row.state,
             "reason": row.denied or row.reason,
             "gates": json.dumps(row.evidence),
             "since_unix_s": row.since_unix_s,

@@ -9,6 +9,7 @@ from edge.activation.gates import Gates
 from edge.emulation.stations import make_stations
 from edge.station import RecordingTier, StationError, Storage, load_station
 
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     make_stations(tmp_path, 1, 3, "push_t", "tcp/127.0.0.1:7447")
@@ -18,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_new_station_loads(folder: Path) -> None:
     station = load_station(folder)
     assert (station.name, station.task) == ("station-1", "push_t")
-    assert station.gates == Gates()
+    assert station.gates == Gates(step_p99_s=2.0)
     assert len(station.station_hash) == 64
     assert station.emulation is not None
     assert station.recording == RecordingTier(joint_hz=30.0, camera="full", jpeg_quality=80)
@@ -58,7 +59,7 @@ def test_a_station_with_a_real_arm_keeps_a_larger_reserve(folder: Path) -> None:
 
 def test_the_gates_of_a_new_policy_may_be_said_in_part(folder: Path) -> None:
     path = folder / "station.toml"
-    path.write_text(path.read_text() + "[rollout]\ncanary_pairs = 4\ndelta = 0.1\n")
+    path.write_text(path.read_text().replace("step_p99_s = 2.0", "canary_pairs = 4\ndelta = 0.1"))
     assert load_station(folder).gates == Gates(canary_pairs=4, delta=0.1)
 
 
@@ -92,9 +93,9 @@ def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
         ("length_m = 0.05", "length_m = 50", "tool.length_m"),
         ("length_m = 0.05", 'length_m = "5 cm"', "tool.length_m"),
         ('arm = "yam"', 'arm = "ur5"', "known: yam"),
-        ("[emulation]", "[rollout]\ncanaries = 3\n[emulation]", "unknown key rollout.canaries"),
-        ("[emulation]", "[rollout]\nfaults = -1\n[emulation]", "rollout.faults is -1"),
-        ("[emulation]", "[rollout]\ndelta = nan\n[emulation]", "rollout.delta is nan"),
+        ("step_p99_s = 2.0", "canaries = 3", "unknown key rollout.canaries"),
+        ("step_p99_s = 2.0", "faults = -1", "rollout.faults is -1"),
+        ("step_p99_s = 2.0", "delta = nan", "rollout.delta is nan"),
         ('name = "station-1"', 'name = "station#1"', "name is 'station#1', use only letters, digits, - and _"),
         ('name = "station-1"', 'name = "a/b"', "letters, digits, - and _"),
         ('name = "station-1"', 'name = "Bänk 7"', "letters, digits, - and _"),
