@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from edge.activation.gates import Tested
@@ -70,6 +71,12 @@ def read_row(db: sqlite3.Connection, bundle: str) -> Row:
     return Row(bundle) if found is None else as_row(found)
 
 
+@lru_cache(maxsize=16)
+def read_order(text: str) -> RolloutOrder | None:
+    """Return the order in a column, None where it is empty; read anew only where it has changed."""
+    return order_from_json(text.encode()) if text else None
+
+
 def as_row(found: tuple[Any, ...]) -> Row:
     """Return the record of one row of `COLUMNS`."""
     task, role, expires_unix_s, state, reason, since_unix_s, evidence, steps, p99_s, breaches = found[1:11]
@@ -77,7 +84,7 @@ def as_row(found: tuple[Any, ...]) -> Row:
     return Row(
         found[0], task, role, expires_unix_s, state, reason, since_unix_s, json.loads(evidence),
         Tested(True, f"{steps} steps beside the active one", steps, p99_s, breaches),
-        order_from_json(plan.encode()) if plan else None, baseline, bool(missing), stop, denied,
+        read_order(plan), baseline, bool(missing), stop, denied,
     )  # fmt: skip
 
 
@@ -86,5 +93,4 @@ def read_line(db: sqlite3.Connection) -> Line:
     active, last_good, floor, standing, closed = db.execute(
         "SELECT active, last_good, floor, standing, closed FROM line"
     ).fetchone()
-    order = order_from_json(standing.encode()) if standing else None
-    return Line(active or "", last_good or "", floor, order, closed)
+    return Line(active or "", last_good or "", floor, read_order(standing), closed)

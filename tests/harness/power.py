@@ -80,6 +80,10 @@ class Disk(apsw.VFS):
         """Cut the power at the n-th operation from here."""
         self._left = operations
 
+    def adopt(self, path: Path) -> None:
+        """Take a file that is there already, all of it surely on the disk."""
+        self._files[str(path)] = self._on_disk[str(path)] = Image(path.read_bytes())
+
     def restart(self) -> None:
         """Cut the power, if that is still to come, leave in the folder what is on the disk, and give power again."""
         self.on = False
