@@ -3,7 +3,8 @@
 - Tables come from the numbered files in `migrations/`; `PRAGMA user_version` says which were applied.
 - A trial is kept once: the same identity with the same content changes nothing, with other content it goes to
   quarantine and the first one stands. So does a trial that claims the place of another in its edge's chain.
-- The first key that an edge's ledger is seen with is the one that must have signed all of its trials.
+- The trials of an enrolled edge are signed with the key that a person approved. Of an edge that nobody enrolled, the
+  first key that its ledger is seen with is the one that must have signed all of its trials.
 - What the campaign decides arrives as `coordinator.evolution.records`, each the image of a row.
 """
 
@@ -31,7 +32,7 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
-from coordinator.ingest import LONGEST_BODY, Batch, Identity, check_seal, identity_in, read_trial
+from coordinator.ingest import LONGEST_BODY, Batch, BatchRefused, Identity, check_seal, identity_in, read_trial
 from coordinator.rollouts import Rollout
 from edge.records import Lease, RecordError, Sealed, Trial
 
@@ -40,6 +41,10 @@ GAPS = """
 SELECT before + 1, sequence - 1 FROM (
     SELECT sequence, LAG(sequence, 1, 0) OVER (ORDER BY sequence) AS before FROM trials WHERE edge = ? AND epoch = ?
 ) WHERE sequence > before + 1 LIMIT ?
+"""
+# A machine that was replaced has signed what it signed; a name that was revoked leaves none.
+APPROVED_KEYS = """
+SELECT ledger_key FROM enrolments WHERE edge = ? AND (state = 'approved' OR (state = 'replaced' AND certificate != ''))
 """
 # In a run of numbers without a gap, number minus rank stays the same.
 REPLICATED_RUNS = """
@@ -278,11 +283,20 @@ class Store:
         return Ingested("new", trial.identity, trial)
 
     def _check_key(self, trial: Trial, key: str) -> None:
-        """Refuse a key other than the one that the trial's edge was first seen with in this epoch.
+        """Refuse a key other than the trial's edge has: those it was enrolled with, and the first one of this epoch.
 
         Raises:
-            RecordError: another key.
+            BatchRefused: its edge was revoked, or enrolled with another; nothing is marked, as that may be put right.
+            RecordError: another key than this epoch's.
         """
+        denied = self._db.execute("SELECT why FROM edge_denied WHERE edge = ?", (trial.edge,)).fetchone()
+        if denied is not None:
+            raise BatchRefused(f"trials: {denied[0]}")
+        approved = self._db.execute(APPROVED_KEYS, (trial.edge,)).fetchall()
+        if approved and (key,) not in approved:
+            raise BatchRefused(
+                f"trials: {trial.edge} was enrolled with another ledger's key than {key[:12]}; enrol it anew"
+            )
         known = self._db.execute(
             "SELECT public_key FROM ledgers WHERE edge = ? AND epoch = ?", (trial.edge, trial.epoch)
         ).fetchone()

@@ -131,6 +131,22 @@ def make_stations(
 
 
 @app.command()
+def enrol(
+    folder: Annotated[Path, typer.Argument(help="the station's folder")],
+    ticket_file: Annotated[Path, typer.Argument(help="what enpire-coord enrol ticket wrote")],
+) -> None:
+    """Let the coordinator know this station: keys are made here, a person there compares six words and approves.
+
+    Waits until then; Ctrl-C stops the wait, and the same command goes on with it.
+
+    Example: enpire-edge enrol bench-1 bench-1.ticket
+    """
+    from edge.enrol_cli import enrol as go
+
+    raise typer.Exit(go(folder, ticket_file))
+
+
+@app.command()
 def check(
     folder: Annotated[Path | None, typer.Argument(help="a station's folder to check as well")] = None,
 ) -> None:

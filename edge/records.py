@@ -4,8 +4,8 @@ These are the only edge types that the coordinator may import. All are frozen, a
 
 - A trial's identity is (edge, epoch, sequence); the same identity with other content is an error, never an update.
 - A trial travels as it was sealed: chained to the trial sealed before it and signed by its edge, so that none can be
-  altered, and none moved or taken out without the chain showing it. Whose key a ledger's is, the coordinator believes
-  the first time that it sees it.
+  altered, and none moved or taken out without the chain showing it. Whose key a ledger's is, a person has said at the
+  enrolment; of an edge that was not enrolled the coordinator believes it the first time that it sees it.
 - `assignment_id` names one attempt that the coordinator asked for. A crash makes the attempt invalid; the coordinator
   asks again with a new assignment on the same start.
 """

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
         with (
             _open_ledger(settings, stop) as ledger,
             Journal(settings.journal_path) as journal,
-            Coordinator(settings.endpoint, settings.name) as coordinator,
+            Coordinator(settings.endpoint, settings.name, settings.tls) as coordinator,
         ):
             trust = Trust(settings.trust, ZenohFetcher(coordinator, settings.name))
             _carry(settings, ledger, coordinator, Supply(settings, trust, journal), stop)
@@ -97,8 +98,10 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply:
     courier = Courier(settings, ledger, coordinator, supply, software.versions())
     reporter = threading.Thread(target=_report, args=(settings, courier, coordinator, stop), daemon=True)
     reporter.start()
+    keep_certificate = _certificate_keeper(settings, coordinator)
     failures = 0
     while not stop.is_set():
+        keep_certificate(time.time())
         try:
             more = courier.turn(time.time())
             if failures and courier.answered:
@@ -114,6 +117,15 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply:
     if not courier.send_last(LAST_WORDS_S, time.time()):
         LOG.warning("some trials could not be sent; they are in %s and go out at the next start", settings.ledger_path)
     reporter.join()
+
+
+def _certificate_keeper(settings: Settings, coordinator: Coordinator) -> Callable[[float], object]:
+    """Return what keeps the station's certificate young, given the time."""
+    if settings.tls is None:
+        return lambda now_unix_s: None
+    from edge.uplink.renewal import Renewal  # which costs 2 MB
+
+    return Renewal(settings.tls, settings.name, coordinator).tend
 
 
 def _report(settings: Settings, courier: Courier, coordinator: Coordinator, stop: threading.Event) -> None:

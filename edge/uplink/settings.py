@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.records import CalibrationError, load_calibration
+from edge.wire.tls import IDENTITY_FOLDER, OTHERS, Tls
 
 
 class UplinkError(Exception):
@@ -32,6 +33,7 @@ class Settings:
     endpoint: str
     station_hash: str
     calibration_hash: str
+    tls: Tls | None = None  # with which it proves who it is; None for a coordinator on this machine
     trial_mb_per_s: float = 4.0  # for recordings while a trial runs, so that what it needs of the network is free
 
     @property
@@ -77,6 +79,7 @@ def read_settings(folder: Path) -> Settings:
             endpoint=str(raw["coordinator"]["endpoint"]),
             station_hash=hashlib.sha256(text).hexdigest(),
             calibration_hash=load_calibration(folder / "calibration.toml").sha256,
+            tls=_identity(folder, str(raw["coordinator"]["endpoint"])),
             trial_mb_per_s=float(raw.get("storage", {}).get("trial_mb_per_s", Settings.trial_mb_per_s)),
         )
     except OSError as error:
@@ -85,3 +88,22 @@ def read_settings(folder: Path) -> Settings:
         raise SettingsError(f"{path} does not name its coordinator rightly: {error!r}") from error
     except CalibrationError as error:
         raise SettingsError(str(error)) from error
+
+
+def _identity(folder: Path, endpoint: str) -> Tls | None:
+    """Return the files that an endpoint wants, None where it wants none.
+
+    Raises:
+        SettingsError: it wants some, and they are missing or open to others.
+    """
+    if not endpoint.startswith("tls/"):
+        return None
+    tls = Tls.of(folder / IDENTITY_FOLDER)
+    if not all(path.is_file() for path in (tls.authority, tls.certificate, tls.key)):
+        raise SettingsError(
+            f"{folder} has no identity to show at {endpoint}: make a ticket by enpire-coord enrol ticket, "
+            f"carry it here and run enpire-edge enrol {folder} TICKET"
+        )
+    if tls.key.stat().st_mode & OTHERS:
+        raise SettingsError(f"others can read {tls.key} and pose as this station; take it away and enrol anew")
+    return tls

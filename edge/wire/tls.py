@@ -8,7 +8,8 @@ from typing import Any
 
 PREFIX = "transport/link/tls"
 AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "certificate.pem", "key.pem"  # of an edge's identity
-OTHERS = 0o077
+IDENTITY_FOLDER = "identity"  # of a station
+OTHERS = 0o077  # the permissions that a private file does not have
 
 
 @dataclass(frozen=True)
