@@ -51,7 +51,7 @@ class Desk:
 
     replies: dict[str, Reply] = field(default_factory=dict)
     repository: Repository | None = None  # whose files are answered with
-    unanswered: str = ""  # questions about such files are left open where their path begins so; "/" for none
+    unanswered: tuple[str, ...] = ()  # questions about files whose path begins so are left open
     asked: list[tuple[str, bytes, bytes]] = field(default_factory=list)  # key, payload, attachment
     statuses: list[Any] = field(default_factory=list)
     here: threading.Event = field(default_factory=threading.Event)
@@ -72,7 +72,7 @@ class Desk:
             if said is not None:
                 query.reply(key, said)
         finally:
-            query.drop()
+            query.drop()  # type: ignore[no-untyped-call]
         if key == key_of(EDGE, "trials"):
             self.trial_came.set()
 
@@ -80,7 +80,7 @@ class Desk:
         _, topic, name = parse_key(key)
         if topic != TRUST or self.repository is None:
             return self.replies.get(key, refuse("nobody knows"))(payload)
-        if self.unanswered and name.startswith(self.unanswered):
+        if name.startswith(self.unanswered):
             return None
         found = self.repository.piece(name, msgpack.unpackb(attachment)["offset"], PIECE_BYTES)
         if found is None:
@@ -104,7 +104,7 @@ class Desk:
         """Begin anew."""
         self.replies.clear()
         self.asked.clear()
-        self.repository, self.unanswered = None, ""
+        self.repository, self.unanswered = None, ()
 
 
 def refuse(sentence: str) -> Reply:
