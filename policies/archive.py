@@ -20,7 +20,7 @@ import zstandard
 from policies.interface import PolicyError
 
 MAX_BUNDLE_BYTES = 256 << 10
-MAX_TAR_BYTES = 512 << 10
+MAX_TAR_BYTES = 520 << 10  # a whole number of a tar's records
 COMPRESSION_LEVEL = 9
 MODE = 0o444
 
@@ -84,8 +84,7 @@ def _members(tar: bytes) -> Iterator[tuple[str, bytes]]:
     The standard library's reader follows links, sparse files and chained long names, none of which `pack` writes.
     """
     offset = 0
-    while tar[offset : offset + 1].strip(b"\0"):
-        header = tar[offset : offset + tarfile.BLOCKSIZE]
+    while any(header := tar[offset : offset + tarfile.BLOCKSIZE]):  # up to an empty block
         try:
             name, size = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
         except ValueError as error:

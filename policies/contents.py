@@ -51,7 +51,7 @@ def check(files: Mapping[str, bytes]) -> None:
         stem, _, suffix = name.partition(".")
         if len(data) > MAX_BYTES[suffix]:
             raise BundleMalformed(f"{name} has {len(data)} bytes; at most {MAX_BYTES[suffix]} are allowed")
-        if suffix == "py":
+        if name.endswith(".py"):
             _check_stem(stem)
             _check_source(name, data)
         else:

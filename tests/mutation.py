@@ -61,8 +61,10 @@ def main(config: str) -> int:
         copies = [_copy(Path(scratch) / f"worker-{worker}", gate) for worker in range(WORKERS)]
         if not _is_covered(copies[0], gate):
             return 1
+        _call(copies[0], "cosmic_ray.cli", "init", config, SESSION).check_returncode()
+        for copy in copies[1:]:  # one list for all: made anew, it would come in another order
+            shutil.copy(copies[0] / SESSION, copy)
         for worker, copy in enumerate(copies):
-            _call(copy, "cosmic_ray.cli", "init", config, SESSION).check_returncode()
             _leave_to_others(copy, worker)
         running = [_start(copy, "cosmic_ray.cli", "exec", config, SESSION) for copy in copies]
         statuses = [process.wait() for process in running]
@@ -104,7 +106,7 @@ def _call(copy: Path, module: str, *arguments: str) -> subprocess.CompletedProce
 
 
 def _leave_to_others(copy: Path, worker: int) -> None:
-    """Mark as skipped what this worker has not to run: every worker lists the same mutants in the same order."""
+    """Mark as skipped what this worker has not to run: all have the same list of mutants, in the same order."""
     with use_db(copy / SESSION, WorkDB.Mode.open) as session:
         items = list(session.work_items)
         annotations = {

@@ -97,6 +97,7 @@ MANIFESTS = [
     claims("provenance is null", said(provenance=None), ODD_PROVENANCE),
     claims("provenance is a list", said(provenance=[*PROVENANCE]), ODD_PROVENANCE),
     claims("provenance with a part more", said(provenance=PROVENANCE | {"approved": "yes"}), ODD_PROVENANCE),
+    claims("provenance with a last part more", said(provenance=PROVENANCE | {"zeal": "much"}), ODD_PROVENANCE),
     claims("provenance with a part less", said(provenance={"commit": "", "hypothesis": ""}), ODD_PROVENANCE),
     claims("commit is a number", said(provenance=PROVENANCE | {"commit": 7}), ODD_COMMIT),
     claims("commit is a map", said(provenance=PROVENANCE | {"commit": {}}), ODD_COMMIT),

@@ -174,7 +174,7 @@ def test_only_python_and_toml_files_travel(folder: Path) -> None:
         ({f"a{'b' * 61}.py": b""}, "a file named 'abbb"),
         ({"naïve.py": b""}, "a file named 'naïve.py'"),
         ({f"f{k}.py": b"" for k in range(63)}, "65 files; at most 64"),
-        ({f"f{k}.py": b"#" * 65536 for k in range(8)}, "more than 524288 bytes of files"),
+        ({f"f{k}.py": b"#" * 65536 for k in range(8)}, "more than 532480 bytes of files"),
         ({"guard.py": b""}, "guard.py is named like a file of the judge or the guard"),
         ({"policy.py": b"import ctypes"}, "policy.py imports ctypes, which no policy may"),
         ({"policy.toml": FILES["policy.toml"].replace(b"policy.py", b"gone.py")}, "the entry 'gone.py' is not among"),
@@ -228,11 +228,11 @@ def test_as_many_bytes_of_files_as_are_allowed_travel_and_not_one_more(folder: P
     everything = FILES | full | {"last.py": b""}
     contents_of_all = [as_json(manifest_of(everything)), *everything.values()]
     used = sum(1 + -(-len(data) // 512) for data in contents_of_all) + 2
-    room = (524288 // 10240 * 20 - used) * 512
+    room = (532480 // 10240 * 20 - used) * 512
     write(folder, full | {"last.py": b"#" * room})
     assert len(opened(build(folder)).files["last.py"]) == room
     write(folder, {"last.py": b"#" * (room + 1)})
-    assert refusal(lambda: build(folder))[1].endswith("more than 524288 bytes of files")
+    assert refusal(lambda: build(folder))[1].endswith("more than 532480 bytes of files")
 
 
 def test_what_does_not_get_small_enough_is_not_built(folder: Path) -> None:
