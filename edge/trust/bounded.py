@@ -1,6 +1,7 @@
 """A fetcher around another that ends: at a number of bytes, at a deadline, and with python-tuf's own exceptions.
 
-python-tuf bounds the bytes of each file but not the time, in which a byte now and then keeps a refresh going for ever.
+python-tuf bounds the bytes of each file but not the time, in which a byte now and then keeps a refresh going for ever;
+and where a snapshot says how long a role is, it bounds that by nothing else.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from typing import IO
 from tuf.api.exceptions import DownloadError, DownloadLengthMismatchError, SlowRetrievalError
 from tuf.ngclient import FetcherInterface
 
+METADATA_URL = "metadata/"
+
 
 class Bounded(FetcherInterface):
     """Another fetcher, with limits."""
 
-    def __init__(self, inner: FetcherInterface, folder: Path, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, inner: FetcherInterface, folder: Path, most_metadata_bytes: int, monotonic: Callable[[], float]
+    ) -> None:
         """Fetch by `inner`; what is large lies in `folder` meanwhile."""
         self._inner = inner
         self._folder = folder
+        self._most_metadata_bytes = most_metadata_bytes
         self._monotonic = monotonic
         self._deadline_s = float("-inf")
         self.newest: dict[str, bytes] = {}  # url -> what came under it, of metadata
@@ -48,6 +54,8 @@ class Bounded(FetcherInterface):
 
     def _limited(self, url: str, max_length: int) -> Iterator[bytes]:
         length = 0
+        if url.startswith(METADATA_URL):
+            max_length = min(max_length, self._most_metadata_bytes)
         for chunk in self.fetch(url):
             length += len(chunk)
             if not length <= max_length:

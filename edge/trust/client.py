@@ -23,9 +23,9 @@ from tuf.api.metadata import Metadata, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge.records import EDGE_NAME
-from edge.trust.bounded import Bounded
+from edge.trust.bounded import METADATA_URL, Bounded
 from edge.trust.errors import ClockSuspect, NotGranted, Stale, Tampered, TrustError, Unreachable, told
-from edge.trust.floor import FILE, Floor, read_floor, sync_folder, write_floor
+from edge.trust.floor import FILE, Floor, mend_floor, read_floor, sync_folder, write_floor
 from edge.trust.rules import File, check_shape, check_target, check_time, marks, parse_revoked, top_level
 from edge.wire.targets import (
     ASSIGNMENTS,
@@ -37,6 +37,8 @@ from edge.wire.targets import (
     REVOKED_LIST,
     ROOT,
     SHA256,
+    SNAPSHOT,
+    TARGETS,
     TASK,
     TIMESTAMP,
     TOP_LEVEL,
@@ -58,7 +60,7 @@ CONFIG = UpdaterConfig(
     targets_max_length=1 << 20,
     app_user_agent="enpire",
 )
-METADATA_URL, TARGETS_URL = "metadata/", "targets/"
+TARGETS_URL = "targets/"
 ROOT_FILE, CACHE, BUNDLES = "root.json", "metadata", "bundles"
 REFRESH_S = 20.0
 LEAST_BYTES_PER_S = 16 << 10  # a target may take as long as at this rate, and REFRESH_S
@@ -112,7 +114,7 @@ class Trust:
         """
         self._folder = folder
         self._copies = (folder / FILE, (second or folder.parent) / FILE)
-        self._fetcher = Bounded(fetcher, folder, monotonic)
+        self._fetcher = Bounded(fetcher, folder, CONFIG.targets_max_length, monotonic)
         self._clock = clock
         self._verified: _Verified | None = None
         self._parsed: dict[str, File] = {}  # role -> its newest file
@@ -129,15 +131,20 @@ class Trust:
         """
         with self._locked(), told():
             floor = self._read_floor()
+            if not floor.count:  # before anything is in the cache, so that a cut in between does not look like a loss
+                floor = write_floor(self._copies[:1], floor)
+            mend_floor(self._copies, floor)
             now_unix_s = self._clock()
             floor.check_clock(now_unix_s)
             self._fetcher.allow(REFRESH_S)
-            verified = self._unchanged() or self._refreshed()
-            over = {**verified.refused, **check_time(_roles(verified), now_unix_s)}
-            raised = floor.raised(marks(verified.files), self._revocations(verified, over), now_unix_s)
-            if raised is not floor:
-                write_floor(self._copies, raised)
-            self._verified = verified
+            if (known := self._unchanged()) is not None:
+                self._believe(known, floor, now_unix_s)
+                return
+            try:
+                self._believe(self._refreshed(), floor, now_unix_s)
+            except Exception:
+                self._forget()
+                raise
 
     def grant(self, task: str, bundle: str) -> Grant:
         """Return on whose word a bundle may run: people's where they have released it.
@@ -199,9 +206,12 @@ class Trust:
         """Return every bundle that was ever revoked, and whether it must stop "now" or by the "next-trial".
 
         Known without a network, and after a restart.
+
+        Raises:
+            Tampered: both copies of the floor are lost.
+            TrustError: it cannot be read.
         """
-        floor = read_floor(self._copies)
-        return {} if floor is None else floor.revoked
+        return self._read_floor().revoked
 
     def overridden(self, bundle: str) -> bool:
         """Return whether two people have let a bundle become active without the evidence of a canary.
@@ -214,17 +224,21 @@ class Trust:
             return False
 
     def _read_floor(self) -> Floor:
+        """Return the floor; an empty one where this station has not trusted anything yet.
+
+        Raises:
+            Tampered: it has, and the floor is lost.
+        """
         floor = read_floor(self._copies)
         if floor is not None:
             return floor
-        used = [self._folder / CACHE / f"{TIMESTAMP}.json", self._folder.parent / BUNDLES]
+        used = [self._folder / CACHE / f"{TARGETS}.json", self._folder.parent / BUNDLES]
         if found := [path for path in used if path.is_file() or (path.is_dir() and any(path.iterdir()))]:
             raise Tampered(
                 f"both copies of the version floor are lost ({', '.join(map(str, self._copies))}), so that an old "
                 f"repository would be believed; look why, then move {' and '.join(map(str, found))} away to begin anew"
             )
-        # Before anything is in the cache, so that a cut between the two does not look like a loss.
-        return write_floor(self._copies[:1], Floor())
+        return Floor()
 
     def _unchanged(self) -> _Verified | None:
         """Return what is known already where the lab says the same: no newer root, and the very same timestamp."""
@@ -245,6 +259,23 @@ class Trust:
         updater = self._updater()
         updater.refresh()
         return self._examine(updater, _load_delegated(updater))
+
+    def _believe(self, verified: _Verified, floor: Floor, now_unix_s: float) -> None:
+        """Raise the floor to what was verified, and go on with it."""
+        over = {**verified.refused, **check_time(_roles(verified), now_unix_s)}
+        raised = floor.raised(marks(verified.files), self._revocations(verified, over), now_unix_s)
+        if raised is not floor:
+            write_floor(self._copies, raised)
+        self._verified = verified
+
+    def _forget(self) -> None:
+        """Take out of the cache what may have come with something that was refused.
+
+        Else python-tuf would hold the next answer against it: one timestamp of version 2,000,000,000 whose snapshot is
+        refused would be the newest there ever was. What may not go back is for the floor to know.
+        """
+        for name in (TIMESTAMP, SNAPSHOT):
+            (self._folder / CACHE / f"{name}.json").unlink(missing_ok=True)
 
     def _updater(self) -> Updater:
         cache, path = self._folder / CACHE, self._folder / ROOT_FILE

@@ -78,23 +78,30 @@ class Floor:
 
 
 def read_floor(copies: Sequence[Path]) -> Floor | None:
-    """Return the copy that was written last, after making missing or damaged ones equal to it; None where all are.
+    """Return the copy that was written last, None where all are missing or damaged; nothing is written.
 
     Raises:
         Tampered: two copies of the same count differ.
-        TrustError: a copy cannot be read or written.
+        TrustError: a copy cannot be read.
     """
-    found = {path: _read(path) for path in copies}
-    known = [floor for floor in found.values() if floor is not None]
+    known = [floor for floor in map(_read, copies) if floor is not None]
     if not known:
         return None
     newest = max(known, key=lambda floor: floor.count)
     if any(floor.count == newest.count and floor != newest for floor in known):
         raise Tampered(f"the copies of the version floor differ ({', '.join(map(str, copies))}); look who wrote there")
-    for path, floor in found.items():
-        if floor != newest:
-            _write(path, newest)
     return newest
+
+
+def mend_floor(copies: Sequence[Path], floor: Floor) -> None:
+    """Make every copy equal to the one that was written last.
+
+    Raises:
+        TrustError: a copy cannot be written.
+    """
+    for path in copies:
+        if _read(path) != floor:
+            _write(path, floor)
 
 
 def write_floor(copies: Sequence[Path], floor: Floor) -> Floor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -311,13 +311,41 @@ def test_a_floor_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert write_floor(copies, floor).count == floor.count + 1
 
 
-def test_a_cut_before_the_first_refresh_ends_does_not_look_like_a_loss(lab: Lab) -> None:
-    served = lab.served()
-    served.silent = {"metadata/2.snapshot.json"}
-    with pytest.raises(Unreachable):
-        lab.trust(served).refresh()
-    assert (lab.station / "trust" / "metadata" / "timestamp.json").exists()
+def test_the_floor_is_there_before_the_cache_so_that_a_cut_does_not_look_like_a_loss(lab: Lab) -> None:
+    class Cut(BaseException):
+        pass
+
+    class Cutting(Served):
+        def _fetch(self, url: str) -> Iterator[bytes]:
+            if url in self.cut:
+                raise Cut
+            return super()._fetch(url)
+
+    for url in (
+        "metadata/timestamp.json",
+        "metadata/2.snapshot.json",
+        "metadata/1.targets.json",
+        "metadata/1.released.json",
+    ):
+        with pytest.raises(Cut):
+            lab.trust(Cutting(lab.files(), cut={f"metadata/{role}.json"})).refresh()
+        assert (lab.station / "trust" / "floor.json").exists()
+    assert (lab.station / "trust" / "metadata" / "targets.json").exists()
     lab.trust().refresh()
+
+
+def test_what_was_refused_is_not_held_against_what_comes_next(lab: Lab) -> None:
+    honest = lab.files()
+    lab.trust().refresh()
+    with lab.repository.changing() as books:  # somebody with the online key counts far, and shows nothing to it
+        books.timestamp.signed.version = books.snapshot.signed.version = 1 << 31
+        lab.repository.publish(books, lab.ring.online, snapshot=True)
+    served = lab.served()
+    served.silent = {f"metadata/{(1 << 31) + 1}.snapshot.json"}
+    trust = lab.trust(served)
+    with pytest.raises(Unreachable):
+        trust.refresh()
+    lab.trust(lab.served(honest)).refresh()
 
 
 def test_the_floor_follows_a_new_online_key_and_only_that(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from coordinator.publish.repository import Repository
 from edge.trust.client import Trust
 
 TASK, EDGE, OTHER_EDGE = "push_t", "arm-01", "arm-02"
-CHUNK_BYTES = 1000
+CHUNK_BYTES = 250
 ENDLESS_BYTES = 64 << 20  # what an endless answer ends at, so that a test which lets it through ends too
 
 Files = dict[str, bytes]
