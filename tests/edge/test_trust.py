@@ -321,12 +321,7 @@ def test_the_floor_is_there_before_the_cache_so_that_a_cut_does_not_look_like_a_
                 raise Cut
             return super()._fetch(url)
 
-    for url in (
-        "metadata/timestamp.json",
-        "metadata/2.snapshot.json",
-        "metadata/1.targets.json",
-        "metadata/1.released.json",
-    ):
+    for role in ("timestamp", "2.snapshot", "1.targets", "1.released"):
         with pytest.raises(Cut):
             lab.trust(Cutting(lab.files(), cut={f"metadata/{role}.json"})).refresh()
         assert (lab.station / "trust" / "floor.json").exists()
