@@ -15,14 +15,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
+from edge.emulation.stations import make_stations
 from edge.ledger import Ledger
 from edge.records import Assignment, Lease, Trial, decode
-from policies import bundle
+from edge.trust.folder import FolderFetcher
+from edge.uplink.settings import read_settings
+from tests.harness.lab_folder import TASK, LabFolder, supplied
 
-ROOT = Path(__file__).parents[1]
 BOUND = 15.0
+SEED = 1
+NOBODY = "tcp/127.0.0.1:1"  # the station works without its uplink
 STARTS = [(0.30, -0.08, 1.0), (0.36, 0.09, -2.0), (0.28, 0.05, 3.0), (0.35, -0.04, -0.5)]
 # A capable configuration, so that trials are as long and as careful as those of a good policy.
 PARAMS = {
@@ -55,17 +57,13 @@ def main(trials: int) -> None:
 
 
 def _run(folder: Path, trials: int) -> list[Trial]:
-    key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes_raw()
-    make = [sys.executable, "-m", "edge.cli", "make-stations", str(folder), "--count", "1", "--trust", public.hex()]
-    subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
-    station = folder / "station-1"
-    provenance = {"hypothesis": "", "researcher": "bench", "commit": ""}
-    data = bundle.build(ROOT / "policies" / "push_t", PARAMS, provenance, None)
-    opened = bundle.open_bundle(data, bundle.bundle_id(data))
-    bundle.unpack(opened, station / "bundles")
-    with Ledger(station / "ledger.db", "station-1") as ledger:
-        ledger.add_lease(_lease(opened.id, trials))
+    lab = LabFolder(folder / "lab", params=PARAMS)
+    [name] = make_stations(folder, 1, SEED, TASK, NOBODY, lab.root)
+    station = folder / name
+    with supplied(read_settings(station), FolderFetcher(lab.repository.folder)) as supply:
+        supply.bring(lab.bundle)
+    with Ledger(station / "ledger.db", name) as ledger:
+        ledger.add_lease(_lease(lab.bundle, trials))
         process = subprocess.Popen([sys.executable, "-m", "edge.emulation", str(station)])
         try:
             while len(ledger.unacked(trials)) < trials and process.poll() is None:
@@ -84,7 +82,7 @@ def _lease(bundle_id: str, trials: int) -> Lease:
         x_m, y_m, yaw_rad = STARTS[number % len(STARTS)]
         start = {"x_m": x_m, "y_m": y_m, "yaw_rad": yaw_rad}
         assignments.append(Assignment(f"a{number}", bundle_id, f"s{number % len(STARTS)}", start, number, "play"))
-    return Lease("bench", "push_t", tuple(assignments), time.time() + 3600.0)
+    return Lease("bench", TASK, tuple(assignments), time.time() + 3600.0)
 
 
 if __name__ == "__main__":

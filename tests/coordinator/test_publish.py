@@ -1,78 +1,139 @@
-"""What is published opens with the public key, has one name for one content, and the key stays private."""
+"""What is published is what was asked for, has one name for one content, and may be tried by stations at once."""
 
 from __future__ import annotations
 
-import stat
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from coordinator.publish.keys import PRIVATE_FILE, KeyRefused, load_or_make
-from coordinator.publish.publisher import Publisher
+from coordinator.publish.keys import Keyring
+from coordinator.publish.publisher import FOLDER, KEYS, Publisher
+from coordinator.publish.repository import MOST_CANDIDATES, Repository, RepositoryRefused
 from coordinator.store import FILE, Store
-from policies.bundle import BundleMalformed, BundleRefused, bundle_id, open_bundle
+from edge.trust.client import NotGranted, Stale, Trust
+from edge.trust.folder import FolderFetcher
+from policies.bundle import BundleError, bundle_id, open_bundle
 from policies.space import SpaceError
+from tests.harness.lab_folder import POLICY, TASK
 
-POLICY = Path(__file__).parents[2] / "policies" / "push_t"
+DAY_S = 86_400.0
+
+
+@dataclass
+class Here:
+    """A publisher, and a station that looks at what it has published."""
+
+    publisher: Publisher
+    station: Path
+    now_unix_s: list[float]
+
+    def now(self) -> float:
+        return self.now_unix_s[0]
+
+    def trust(self) -> Trust:
+        """Return the station's trust, which knows nothing yet."""
+        return Trust(self.station, FolderFetcher(self.publisher.repository.folder), self.now)
+
+    def rows(self) -> int:
+        """Return how many bundles are in the store."""
+        return int(self.publisher.store._db.execute("SELECT COUNT(*) FROM bundles").fetchone()[0])
+
+    def timestamp(self) -> int:
+        """Return how often anything was signed."""
+        return self.publisher.repository.books().timestamp.signed.version
 
 
 @pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    return Publisher(POLICY, load_or_make(tmp_path / "keys"), Store(tmp_path / FILE))
+def here(tmp_path: Path) -> Here:
+    now_unix_s = [time.time() + DAY_S]  # python-tuf goes by the machine's clock
+    ring = Keyring.for_demo(tmp_path / KEYS)
+    repository = Repository.create(tmp_path / FOLDER, ring, lambda: now_unix_s[0])
+    station = tmp_path / "station" / "trust"
+    station.mkdir(parents=True)
+    (station / "root.json").write_bytes(repository.root())
+    return Here(Publisher(POLICY, ring, repository, Store(tmp_path / FILE)), station, now_unix_s)
 
 
-def test_a_published_bundle_opens_with_the_public_key_and_holds_what_was_asked(publisher: Publisher) -> None:
-    seed = publisher.publish({}, {"kind": "seed"}, None)
-    child = publisher.publish({"push_speed_m_s": 0.1}, {"kind": "parameter"}, seed)
-    archive = publisher.store.bundle(child)
-    assert archive is not None
+def test_a_published_bundle_holds_what_was_asked_and_stations_may_try_it(here: Here) -> None:
+    said = {"hypothesis": "Slower is surer.", "researcher": "hand", "commit": "c0ffee"}
+    seed = here.publisher.publish({}, {}, None)
+    child = here.publisher.publish({"push_speed_m_s": 0.1}, said, seed)
+    grant, archive = here.trust().bundle(TASK, child)
+    assert grant.role == "candidates"
+    assert here.publisher.store.bundle(child) == archive
     assert bundle_id(archive) == child
-    manifest = open_bundle(archive, [publisher.keys.public]).manifest
-    assert (manifest.params["push_speed_m_s"], manifest.parent) == (0.1, seed)
-    assert manifest.provenance == {"kind": "parameter"}
+    manifest = open_bundle(archive, child).manifest
+    assert (manifest.params["push_speed_m_s"], manifest.parent, manifest.provenance) == (0.1, seed, said)
 
 
-def test_the_same_content_has_the_same_name_and_one_row(publisher: Publisher) -> None:
-    names = {publisher.publish({}, {}, None) for _ in range(2)}
-    assert len(names) == 1
-    assert publisher.store._db.execute("SELECT COUNT(*) FROM bundles").fetchone() == (1,)
-
-
-def test_another_key_and_altered_bytes_are_refused(publisher: Publisher, tmp_path: Path) -> None:
-    archive = publisher.store.bundle(publisher.publish({}, {}, None))
+def test_of_where_a_bundle_comes_from_it_holds_three_words_and_no_more(here: Here) -> None:
+    bundle = here.publisher.publish({}, {"kind": "parameter", "hypothesis": 7, "researcher": "hand"}, None)
+    archive = here.publisher.store.bundle(bundle)
     assert archive is not None
-    with pytest.raises(BundleRefused):
-        open_bundle(archive, [load_or_make(tmp_path / "others").public])
-    for at in range(0, len(archive), 97):
-        altered = archive[:at] + bytes([archive[at] ^ 1]) + archive[at + 1 :]
-        with pytest.raises((BundleRefused, BundleMalformed)):
-            open_bundle(altered, [publisher.keys.public])
+    provenance = open_bundle(archive, bundle).manifest.provenance
+    assert provenance == {"hypothesis": "7", "researcher": "hand", "commit": ""}
 
 
-def test_a_parameter_out_of_range_is_never_signed(publisher: Publisher) -> None:
+def test_the_same_content_has_the_same_name_and_one_row_and_is_signed_once(here: Here) -> None:
+    name = here.publisher.publish({}, {}, None)
+    signed = here.timestamp()
+    assert here.publisher.publish({}, {}, None) == name
+    assert here.rows() == 1
+    assert here.timestamp() == signed
+
+
+def test_a_parameter_out_of_range_is_neither_kept_nor_signed(here: Here) -> None:
+    signed = here.timestamp()
     with pytest.raises(SpaceError):
-        publisher.publish({"push_speed_m_s": 99.0}, {}, None)
-    assert publisher.store._db.execute("SELECT COUNT(*) FROM bundles").fetchone() == (0,)
+        here.publisher.publish({"push_speed_m_s": 99.0}, {}, None)
+    assert (here.rows(), here.timestamp()) == (0, signed)
 
 
-def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    first = load_or_make(tmp_path / "keys")
-    path = tmp_path / "keys" / PRIVATE_FILE
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert load_or_make(tmp_path / "keys").public == first.public
+def test_a_parent_that_is_no_bundle_is_neither_kept_nor_signed(here: Here) -> None:
+    signed = here.timestamp()
+    with pytest.raises(BundleError):
+        here.publisher.publish({}, {}, "../ledger.db")
+    assert (here.rows(), here.timestamp()) == (0, signed)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
-def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
-    load_or_make(tmp_path)
-    (tmp_path / PRIVATE_FILE).chmod(mode)
-    with pytest.raises(KeyRefused, match="others can read"):
-        load_or_make(tmp_path)
+def test_what_was_offered_long_ago_can_be_offered_again(here: Here) -> None:
+    bundle = here.publisher.publish({}, {}, None)
+    for number in range(MOST_CANDIDATES):
+        here.publisher.repository.offer_candidate(TASK, b"%d" % number, here.publisher.ring)
+    with pytest.raises(NotGranted):
+        here.trust().grant(TASK, bundle)
+    here.publisher.offer(TASK, bundle)
+    assert here.trust().bundle(TASK, bundle)[1] == here.publisher.store.bundle(bundle)
 
 
-def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
-    (tmp_path / PRIVATE_FILE).write_text("not a key")
-    (tmp_path / PRIVATE_FILE).chmod(0o600)
-    with pytest.raises(KeyRefused, match="not a private key"):
-        load_or_make(tmp_path)
+def test_a_bundle_that_is_not_in_the_store_is_not_offered(here: Here) -> None:
+    signed = here.timestamp()
+    here.publisher.offer(TASK, "c" * 64)
+    assert here.timestamp() == signed
+
+
+def test_what_is_published_can_be_tried_for_as_long_as_it_is_signed_anew(here: Here) -> None:
+    bundle = here.publisher.publish({}, {}, None)
+    for _ in range(5):
+        here.now_unix_s[0] += 0.6 * DAY_S
+        here.publisher.renew()
+        assert here.trust().grant(TASK, bundle).expires_unix_s > here.now() + 0.4 * DAY_S
+    signed = here.timestamp()
+    here.publisher.renew()
+    assert here.timestamp() == signed  # once is enough
+    here.now_unix_s[0] += 1.1 * DAY_S
+    with pytest.raises(Stale):
+        here.trust().grant(TASK, bundle)
+
+
+def test_a_demo_s_keys_and_repository_are_made_in_its_run_and_never_over_another_s(tmp_path: Path) -> None:
+    with Store(tmp_path / FILE) as store:
+        first = Publisher.for_demo(POLICY, tmp_path, store)
+        assert first.ring.threshold == len(first.ring.humans) == 1
+        assert first.repository.folder == tmp_path / FOLDER
+        root = first.repository.root()
+        with pytest.raises(RepositoryRefused, match="already"):
+            Publisher.for_demo(POLICY, tmp_path, store)
+    assert Repository.open(tmp_path / FOLDER).root() == root

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ from edge.ledger import Ledger
 from edge.ledger_file import _load_key
 from edge.records import Assignment, Lease, Outcome, Trial
 from edge.trials.recording import Recording
+from edge.trust.floor import Floor, read_floor, write_floor
 from edge.uplink.courier import Courier
+from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import Coordinator, NoAnswer
 from edge.uplink.settings import Settings
 from tests.harness.accounts import (
@@ -36,8 +39,10 @@ from tests.harness.accounts import (
     torn_recordings,
 )
 from tests.harness.folder_power import FolderDisk, PowerIsOff
+from tests.harness.lab_folder import TASK, LabFolder, supplied
 
 ROOT = Path(__file__).parents[2]
+EDGE = "station-1"
 NOW_S = 1_700_000_000.0
 LONG_S = 60.0  # bound of a wait; nothing is measured by it
 CUTS = 20
@@ -137,11 +142,28 @@ def check_key(folder: Path, promised: str | None) -> None:
     assert make_key(folder) == found
 
 
+def raise_floor(folder: Path) -> str:
+    copies = folder / "floor.json", folder / "second.json"
+    for revoked in ({"a": "now"}, {"a": "now", "b": "now"}):
+        floor = write_floor(copies, replace(read_floor(copies) or Floor(), revoked=revoked))
+    return " ".join(floor.revoked)
+
+
+def check_floor(folder: Path, promised: str | None) -> None:
+    copies = folder / "floor.json", folder / "second.json"
+    found = read_floor(copies)
+    assert found is not None or not promised
+    if found is not None:
+        assert promised in (None, " ".join(found.revoked))
+        assert all(read_floor([path]) == found for path in copies)  # the other one was made equal
+
+
 Sealing = tuple[Callable[[Path], str], Callable[[Path, str | None], None]]
 SEALED: dict[str, Sealing] = {
     "recording": (write_recording, check_recording),
     "blob": (take_blob, check_blob),
     "key": (make_key, check_key),
+    "floor": (raise_floor, check_floor),
 }
 
 
@@ -193,15 +215,19 @@ def make_ledger(settings: Settings) -> Ledger:
 
 
 def test_a_recording_that_a_cut_left_damaged_at_the_coordinator_is_sent_anew_without_a_restart(tmp_path: Path) -> None:
-    settings = Settings(tmp_path, "station-1", "push_t", free_endpoint(), (), "5" * 64, "6" * 64)
+    lab, settings = LabFolder(tmp_path / "desk"), Settings(tmp_path, EDGE, TASK, free_endpoint(), "5" * 64, "6" * 64)
+    lab.admit(settings.folder)
     command = [sys.executable, str(ROOT / "tests" / "harness" / "desk.py"), settings.endpoint, str(tmp_path / "desk")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as desk, make_ledger(settings) as ledger:
         try:
             assert desk.stdout is not None
             assert desk.stdout.readline()  # it listens
             recordings = tmp_path / "desk" / "recordings"
-            with Coordinator(settings.endpoint, settings.name) as line:
-                courier = Courier(settings, ledger, line, "s")
+            with (
+                Coordinator(settings.endpoint, settings.name) as line,
+                supplied(settings, ZenohFetcher(line, settings.name)) as supply,
+            ):
+                courier = Courier(settings, ledger, line, supply, "s")
                 while not courier.answered:  # the session opens without the coordinator
                     with suppress(NoAnswer):
                         courier.send_trials(NOW_S, LONG_S)
