@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import socket
@@ -34,7 +35,8 @@ from coordinator.roster import Roster, StationView
 from coordinator.store import FILE, Store
 
 ENDPOINT = re.compile(r"(?P<kind>tcp|tls)/(?P<host>[^/\s]+):(?P<port>[0-9]{1,5})", re.ASCII)
-ROOT_FILE = "root.json"
+ROOT_FILE, LOG_FILE = "root.json", "coordinator.log"
+LOG_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 TURN_S, TEND_EVERY_S, SHOW_EVERY_S = 0.1, 1.0, 0.5
 MOST_AT_ONCE = 64
 ANYWHERE = ("0.0.0.0", "[::]")
@@ -101,6 +103,7 @@ def serve(plan: Plan, show: Callable[[Plan, Roster], None], say: Callable[[str],
     """
     stop = threading.Event()
     with opened(plan) as service, _heeding(stop):
+        logging.basicConfig(filename=plan.run / LOG_FILE, level=logging.INFO, format=LOG_FORMAT)
         door = f", the door at {plan.door}" if plan.listen.startswith("tls") else ""
         say(f"serving {plan.task} at {plan.listen}{door}")
         shown_at_s = 0.0
