@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from coordinator.errors import CoordinatorError
+from edge.wire.ticket import TicketRefused, parse_ticket
 
 enrol_app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,7 @@ def ticket(
 
     path = out or Path(f"{edge}.ticket")
     with _explained():
+        _check_free(path)
         made = make_ticket(run_dir, edge, hours, time.time(), endpoint, door)
         _write_private(path, made.to_text())
     print(path)
@@ -129,6 +131,19 @@ def _explained() -> Iterator[None]:
     except OSError as error:
         print(f"enpire-coord: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         raise typer.Exit(REFUSED) from None
+
+
+def _check_free(path: Path) -> None:
+    """Check that a file is not there, or is a ticket, which a newer one may replace.
+
+    Raises:
+        CoordinatorError: something else is there.
+    """
+    if path.exists():
+        try:
+            parse_ticket(path.read_text())
+        except (TicketRefused, UnicodeDecodeError) as error:
+            raise CoordinatorError(f"{path} is there already and is no ticket; give another --out") from error
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -115,7 +115,7 @@ def public_key_of(csr: bytes, edge: str) -> bytes:
         key = asked.public_key()
         names = [str(item.value) for item in asked.subject]
         sound = asked.is_signature_valid
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # whatever a stranger's bytes make the parser raise, e.g. UnsupportedAlgorithm
         raise RequestRefused("its certificate request cannot be read") from error
     if not (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1) and sound):
         raise RequestRefused("its certificate request is not signed by a P-256 key of its own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.campaign import Attempt
+from coordinator.enrolment import Enrolment
 from coordinator.evolution.records import (
     CandidateMade,
     CandidateState,
@@ -21,7 +23,7 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
-from coordinator.ingest import Batch
+from coordinator.ingest import Batch, BatchRefused
 from coordinator.store import FILE, Known, Store, StoreError
 from edge.records import Lease, Outcome, Sealed, Trial, encode, first_link
 
@@ -271,3 +273,48 @@ def test_the_store_tells_an_edge_what_it_lacks_and_what_a_backup_holds(store: St
     store._db.execute("UPDATE recordings SET replicated = 1 WHERE file = 'recordings/b'")
     assert store.recordings_of(["a" * 64, "b" * 64, "c" * 64]) == (["c" * 64], ["b" * 64])
     assert store.recordings_of([]) == ([], [])
+
+
+def enrol(people: Enrolment, edge: str, key: Ed25519PrivateKey) -> None:
+    """Enrol a machine whose ledger has this key."""
+    row = people.of_ticket(people.ticket(edge, 1.0, NOW_S))
+    assert row is not None
+    words = "six words"
+    people.bind(row, secrets.token_hex(32), key.public_key().public_bytes_raw().hex(), words, NOW_S)
+    people.approve(edge, words, NOW_S)
+    people.certified(row, "PEM", NOW_S)
+
+
+def test_trials_of_an_enrolled_edge_are_signed_with_a_key_that_was_approved(store: Store, tmp_path: Path) -> None:
+    def bring(edge: str, epoch: str, sequence: int, key: Ed25519PrivateKey = KEY) -> str:
+        body = encode(replace(TRIAL, edge=edge, epoch=epoch, sequence=sequence))
+        return store.ingest(batch(body, key=key), NOW_S)[0].kept
+
+    with Enrolment(tmp_path / FILE) as people:
+        enrol(people, "station-1", KEY)
+        assert [bring("station-1", epoch, 1) for epoch in ("e1", "e2")] == ["new", "new"]
+        with pytest.raises(BatchRefused, match="enrolled with another ledger's key"):
+            bring("station-1", "e3", 1, STRANGER)
+        assert bring("station-2", "e1", 1, STRANGER) == "new"  # nobody enrolled that one; its first key is believed
+        enrol(people, "station-1", STRANGER)  # a new machine of that name
+        assert bring("station-1", "e3", 1, STRANGER) == "new"
+        assert bring("station-1", "e1", 2) == "new"  # what the old one had signed
+        people.revoke("station-1", NOW_S)
+        for key in (KEY, STRANGER):
+            with pytest.raises(BatchRefused, match="was revoked"):
+                bring("station-1", "e1", 3, key)
+        enrol(people, "station-1", STRANGER)
+        with pytest.raises(BatchRefused, match="another ledger's key"):
+            bring("station-1", "e1", 3)
+        assert bring("station-1", "e3", 2, STRANGER) == "new"
+    assert rows(store, "SELECT COUNT(*) FROM quarantine") == [(0,)]
+
+
+def test_a_ticket_alone_changes_nothing_for_a_ledger(store: Store, tmp_path: Path) -> None:
+    with Enrolment(tmp_path / FILE) as people:
+        row = people.of_ticket(people.ticket("station-1", 1.0, NOW_S))
+        assert row is not None
+        people.bind(row, "a", STRANGER.public_key().public_bytes_raw().hex(), "six words", NOW_S)
+        assert keep(store, encode(TRIAL), NOW_S) == "new"
+        people.deny("station-1", NOW_S)
+        assert keep(store, encode(replace(TRIAL, sequence=2)), NOW_S) == "new"

@@ -9,12 +9,22 @@ import pytest
 from edge.emulation.stations import make_stations
 from edge.station import load_station
 from edge.uplink.settings import SettingsError, read_settings
+from edge.wire.tls import Tls
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     make_stations(tmp_path, 1, 3, "push_t", "tcp/10.0.0.1:7447")
     return tmp_path / "station-1"
+
+
+def be_known(folder: Path) -> Tls:
+    """Leave what an enrolment leaves, as far as the settings look at it."""
+    identity = Tls.of(folder / "identity")
+    identity.key.parent.mkdir()
+    for path in (identity.authority, identity.certificate, identity.key):
+        path.touch(mode=0o600)
+    return identity
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,7 @@ def test_both_read_the_same_from_the_same_files(folder: Path, old: str, new: str
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+    be_known(folder)
     mine, station = read_settings(folder), load_station(folder)
     assert (mine.folder, mine.name, mine.task) == (station.folder, station.name, station.task)
     assert mine.endpoint == station.endpoint
@@ -83,3 +94,22 @@ def test_a_missing_or_wrong_calibration_is_refused(folder: Path) -> None:
         with pytest.raises(SettingsError, match=r"calibration\.toml") as caught:
             read_settings(folder)
         assert "\n" not in str(caught.value)
+
+
+def test_a_station_shows_its_identity_where_the_endpoint_wants_one(folder: Path) -> None:
+    path = folder / "station.toml"
+    assert read_settings(folder).tls is None
+    path.write_text(path.read_text().replace("tcp/", "tls/"))
+    with pytest.raises(SettingsError, match=f"run enpire-edge enrol {folder} TICKET") as error:
+        read_settings(folder)
+    assert "\n" not in str(error.value)
+    identity = be_known(folder)
+    assert read_settings(folder).tls == identity
+    for part in (identity.authority, identity.certificate, identity.key):
+        part.rename(folder / "elsewhere")
+        with pytest.raises(SettingsError, match="no identity"):
+            read_settings(folder)
+        (folder / "elsewhere").rename(part)
+    identity.key.chmod(0o640)
+    with pytest.raises(SettingsError, match="others can read"):
+        read_settings(folder)
