@@ -147,6 +147,33 @@ def enrol(
 
 
 @app.command()
+def import_bundle(
+    folder: Annotated[Path, typer.Argument(help="the station's folder")],
+    repository: Annotated[Path, typer.Argument(help="a copy of the lab's RUN/trust, as on a USB stick")],
+    bundle: Annotated[list[str], typer.Option(help="a bundle to bring besides what is ordered; its sha256")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Bring to a station what its lab has signed, without a network: orders, bundles, revocations.
+
+    The station's root of trust must be there. What is on the stick is believed for its signatures alone; a running
+    station goes on from it. Exit code 2: refused, and nothing that was trusted before has changed.
+
+    Example: enpire-edge import-bundle bench-1 /media/stick/trust
+    """
+    from edge.stick import ImportRefused, import_bundles
+
+    try:
+        done = import_bundles(folder, repository, bundle)
+    except ImportRefused as error:
+        _refuse(str(error))
+    if as_json:
+        print(json.dumps(asdict(done)))
+        return
+    what = f"order {done.order}: {done.ordered[:12]} is {done.state}" if done.ordered else "no policy is ordered"
+    print(f"{what}; {len(done.brought)} more brought; {done.revoked} revoked for good")
+
+
+@app.command()
 def check(
     folder: Annotated[Path | None, typer.Argument(help="a station's folder to check as well")] = None,
 ) -> None:
