@@ -79,14 +79,21 @@ class Books:
         """Return how many signatures that metadata lacks to count as the role's."""
         return self.delegator(name).get_verification_result(name, metadata.signed_bytes, metadata.signatures).missing
 
-    def sign(self, name: str, signers: Iterable[Signer], now_unix_s: float, first: bool = False) -> None:
+    def sign(
+        self,
+        name: str,
+        signers: Iterable[Signer],
+        now_unix_s: float,
+        first: bool = False,
+        life_s: float | None = None,
+    ) -> None:
         """Make the next version of a role, or the first, signed by those of `signers` who may.
 
         Raises:
             RepositoryRefused: too few of them may.
         """
         metadata = self.role(name)
-        self.date(name, metadata.signed, now_unix_s)
+        self.date(name, metadata.signed, now_unix_s, life_s)
         metadata.signed.version += not first
         metadata.signatures.clear()
         self.add_signatures(name, metadata, signers)
@@ -107,28 +114,35 @@ class Books:
         self.targets[name] = metadata
         self.changed.add(name)
 
-    def date(self, name: str, signed: Signed, now_unix_s: float) -> None:
-        """Note when metadata was signed and until when it holds."""
-        signed.expires = datetime.fromtimestamp(int(now_unix_s + ROLES[name].life_s), UTC)
+    def date(self, name: str, signed: Signed, now_unix_s: float, life_s: float | None = None) -> None:
+        """Note when metadata was signed and until when it holds, which is what the role's table says by default."""
+        until_unix_s = now_unix_s + (ROLES[name].life_s if life_s is None else life_s)
+        signed.expires = datetime.fromtimestamp(int(until_unix_s), UTC)
         signed.unrecognized_fields[SIGNED_AT] = int(now_unix_s)
 
-    def publish(self, shelf: Shelf, online: Signer, now_unix_s: float, snapshot: bool = False) -> None:
-        """Write what was changed and what names it: a snapshot (where nothing was, only if asked) and a timestamp."""
-        files = {}
-        for name in sorted(self.changed):
-            metadata = self.role(name)
-            data = metadata.to_bytes(COMPACT)
-            files[versioned(name, metadata.signed.version)] = data
-            if name != ROOT:
-                self.snapshot.signed.meta[f"{name}.json"] = _meta_file(metadata.signed.version, data)
+    def publish(
+        self, shelf: Shelf, online: Signer, now_unix_s: float, snapshot: bool = False, life_s: float | None = None
+    ) -> None:
+        """Write what was changed and what names it: a snapshot (where nothing was, only if asked) and a timestamp.
+
+        `life_s` is how long these two hold, if not as usual.
+        """
+        files = {
+            versioned(name, self.role(name).signed.version): self.role(name).to_bytes(COMPACT) for name in self.changed
+        }
+        for name in self.changed - {ROOT}:
+            version = self.role(name).signed.version
+            self.snapshot.signed.meta[f"{name}.json"] = _meta_file(version, files[versioned(name, version)])
         if files or snapshot:
-            self.sign(SNAPSHOT, [online], now_unix_s)
+            self.sign(SNAPSHOT, [online], now_unix_s, life_s=life_s)
             data = self.snapshot.to_bytes(COMPACT)
             files[versioned(SNAPSHOT, self.snapshot.signed.version)] = data
             self.timestamp.signed.snapshot_meta = _meta_file(self.snapshot.signed.version, data)
-        self.sign(TIMESTAMP, [online], now_unix_s)
+        self.sign(TIMESTAMP, [online], now_unix_s, life_s=life_s)
+        # A new root may name another online key, so it comes with the timestamp that this one has signed.
+        last = {path: files.pop(path) for path in [versioned(ROOT, self.root.signed.version)] if path in files}
         shelf.write(files)
-        shelf.write({TIMESTAMP_FILE: self.timestamp.to_bytes(COMPACT)})
+        shelf.write({**last, TIMESTAMP_FILE: self.timestamp.to_bytes(COMPACT)})
         self.changed.clear()
 
     def files(self) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 - A new root is signed by enough people of the old one and of the new one, so that stations follow from one to the next.
 - Whatever a key could sign is signed anew once the key is gone; stations then forget how far the old key had counted.
-- A new private key is on the disk before anything names it, and takes its final name afterwards. After a cut between
-  the two, the same command again finishes.
+- A new private key is on the disk before anything names it, and takes its final name afterwards. After a cut in
+  between, the same command goes on with the same key.
 """
 
 from __future__ import annotations
@@ -92,13 +92,14 @@ class Ceremony:
         Raises:
             RepositoryRefused: no such key, or too few would be left.
         """
-        found = [key for key in self.repository.books().people() if key.keyid.startswith(keyid)]
+        books = self.repository.books()
+        # In any role: where an earlier try was cut, the root may be the only one to have forgotten it.
+        found = {key.keyid for name in books.names() for key in books.keys(name) if key.keyid.startswith(keyid)}
         if len(found) != 1:
-            raise RepositoryRefused(
-                f"{len(found)} keys of people begin with {keyid!r:.80}; see: enpire-coord keys show"
-            )
-        plan = self._reform(lambda books: _drop(books, found[0].keyid), self.ring.online)
-        self._rewrite_ring({name: key for name, key in self.ring.people.items() if key.keyid != found[0].keyid})
+            raise RepositoryRefused(f"{len(found)} keys begin with {keyid!r:.80}; see: enpire-coord keys show --json")
+        [whole] = found
+        plan = self._reform(lambda books: _drop(books, whole), self.ring.online)
+        self._rewrite_ring({name: key for name, key in self.ring.people.items() if key.keyid != whole})
         return plan
 
     def renew(self, everything: bool) -> Plan:
@@ -119,16 +120,12 @@ class Ceremony:
 
     def _rotate(self, path: Path, old: str, name: str | None, passphrase: str | None = None) -> Plan:
         unfinished = path.with_name(path.name + NEW)
-        named = {key.keyid for role in (ROOT, TIMESTAMP) for key in self.repository.books().keys(role)}
         if unfinished.exists():
             signer = read_file(unfinished, lambda _: passphrase or "")
-            if signer.public_key.keyid in named:  # a cut came between naming it and putting it in its place
-                self._finish(unfinished, path, name, signer.public_key)
-                return {}
-            unfinished.unlink()
-        signer = CryptoSigner.generate_ed25519()
-        if not self.dry_run:
-            write_new(unfinished, signer, passphrase)
+        else:
+            signer = CryptoSigner.generate_ed25519()
+            if not self.dry_run:
+                write_new(unfinished, signer, passphrase)
         plan = self._replace(old, signer.public_key, signer if name is None else self.ring.online)
         if not self.dry_run:
             self._finish(unfinished, path, name, signer.public_key)
@@ -246,7 +243,7 @@ def _replace(books: Books, old: str, new: Key) -> set[str]:
     for name in roles:
         books.delegator(name).add_key(new, name)
         books.delegator(name).revoke_key(old, name)
-    return roles | {ROOT, TARGETS}
+    return roles | {ROOT, TARGETS} if roles else set()
 
 
 def _drop(books: Books, keyid: str) -> set[str]:

@@ -54,6 +54,7 @@ from edge.wire.targets import (
 __all__ = ["Released", "Repository", "RepositoryRefused"]
 
 MOST_CANDIDATES = 64
+CARRIED_S = 7 * 86400.0
 GRACE_S = 600.0  # for how long a replaced file may still be asked for
 
 
@@ -282,6 +283,26 @@ class Repository:
             keep = {*books.files(), *(path for metadata in waiting for path in target_files(metadata))}
             self._shelf.forget(keep, now_unix_s - GRACE_S)
         return True
+
+    def carry(self, into: Path, ring: Keyring, life_s: float = CARRIED_S) -> int:
+        """Copy the repository to a folder, a USB stick perhaps, where it holds for `life_s`; return the bytes.
+
+        What is served has to be signed anew each hour. What is carried holds longer, so it is a version of its own, and
+        what is served from then on is newer: a station may go from one to the other, and not back.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        stick = Shelf(into)
+        with self.changing() as books:
+            copied = 0
+            for path in books.files():
+                if path != TIMESTAMP_FILE and (data := self.file(path)) is not None:
+                    stick.write({path: data})
+                    copied += len(data)
+            books.publish(stick, ring.online, self._clock(), snapshot=True, life_s=life_s)
+            self.publish(books, ring.online, snapshot=True)
+        return copied
 
     def _due(self, books: Books, ring: Keyring, now_unix_s: float) -> list[str]:
         """Return the roles past half of their life that the ring can sign."""

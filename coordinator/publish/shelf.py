@@ -5,6 +5,7 @@ A file becomes visible under its name only when all of it is on the disk; what p
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -18,7 +19,6 @@ from coordinator.publish.keys import sync_folder
 LOCK = ".lock"
 # metadata/7.snapshot.json, targets/policies/push_t/<hash>.<name>: never a hidden file, a folder above or a link.
 PUBLIC = re.compile(r"(metadata|targets)(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}){1,4}", re.ASCII)
-UNFINISHED = ".unfinished-"
 
 
 class Shelf:
@@ -37,19 +37,20 @@ class Shelf:
             yield
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Write these files, and return when all would outlast a power cut."""
-        folders = set()
-        for path, data in files.items():
-            final = self.folder / path
+        """Write these files, and return when all would outlast a power cut.
+
+        All of them are on the disk before the first gets its name, so that they appear next to at once, in this order.
+        """
+        finals = [self.folder / path for path in files]
+        for final, data in zip(finals, files.values(), strict=True):
             final.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = final.with_name(f"{UNFINISHED}{final.name}")
-            with open(unfinished, "wb") as out:
+            with open(_unfinished(final), "wb") as out:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            unfinished.replace(final)
-            folders.add(final.parent)
-        for folder in folders:
+        for final in finals:
+            _unfinished(final).replace(final)
+        for folder in {final.parent for final in finals}:
             sync_folder(folder)
 
     def stamp(self, path: str) -> tuple[int, int, int] | None:
@@ -70,12 +71,15 @@ class Shelf:
             return None
         try:
             descriptor = os.open(self.folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # the last one is a link
+                return None
+            raise
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
             return None
         with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                return None
             file.seek(offset)
             return found.st_size, file.read() if most is None else file.read(most)
 
@@ -92,3 +96,7 @@ class Shelf:
                     path.unlink()
                     gone += 1
         return gone
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".unfinished-{path.name}")
