@@ -75,12 +75,12 @@ class Seen:
     unanswered: int = 0
     acked_s: list[float] = field(default_factory=list)  # from sealed to acknowledged, in the window
     answered_s: list[float] = field(default_factory=list)  # from asked to answered, in the window
-    told: int = 0  # pieces of the lab's repository that came in the window
+    asked_trust: int = 0  # for pieces of the lab's repository, in the window
     has_bundle: bool = False
 
 
 class TimedCoordinator(Coordinator):
-    """Notes how long an answer to trials takes, and what comes of the lab's repository."""
+    """Notes how long an answer to trials takes, and how often the lab's repository is asked for."""
 
     def __init__(self, endpoint: str, edge: str, window: Window, seen: Seen) -> None:
         super().__init__(endpoint, edge)
@@ -91,12 +91,11 @@ class TimedCoordinator(Coordinator):
     ) -> bytes:
         """Return the coordinator's answer."""
         began_s = time.time()
+        topic, counts = parse_key(key)[1], self._window.holds(began_s)
+        self._seen.asked_trust += topic == TRUST and counts
         answer = super().ask(key, payload, attachment, timeout_s)
-        topic = parse_key(key)[1]
-        if topic == "trials" and self._window.holds(began_s):
+        if topic == "trials" and counts:
             self._seen.answered_s.append(time.time() - began_s)
-        if topic == TRUST and self._window.holds(began_s):
-            self._seen.told += 1
         return answer
 
 
@@ -256,7 +255,7 @@ def make_rows(seen: Sequence[Seen], used: float, counted: Mapping[str, int]) -> 
     p50_ms = statistics.median(acked_ms)
     sealed = sum(edge.sealed for edge in seen)
     lost = max(sealed - counted["new"], sum(edge.left for edge in seen))
-    told, starving = sum(edge.told for edge in seen), sum(not edge.has_bundle for edge in seen)
+    asked_trust, starving = sum(edge.asked_trust for edge in seen), sum(not edge.has_bundle for edge in seen)
     wrong = max(counted["new"] - sealed, 0) + counted["conflict"] + counted["refused"]
     return [
         _row(
@@ -270,7 +269,7 @@ def make_rows(seen: Sequence[Seen], used: float, counted: Mapping[str, int]) -> 
         ),
         _row(f"trials lost of {sealed}", f"{lost}", "0", lost == 0),
         _row("trials doubled or invented", f"{wrong}", "0", wrong == 0),
-        _row("answers about the lab's repository per second", f"{told / MEASURED_S:.0f}"),
+        _row("questions about the lab's repository per second", f"{asked_trust / MEASURED_S:.0f}"),
         _row("edges without the bundle of their work", f"{starving}", "0", starving == 0),
         _row("questions without an answer", f"{sum(edge.unanswered for edge in seen)}"),
         _row("times that an edge had no work", f"{sum(edge.starved for edge in seen)}"),
