@@ -61,9 +61,6 @@ def list_(
 
     Example: enpire-coord enrol list runs/lab
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from coordinator.enrolment import Enrolment, database_of
 
     with _explained(), Enrolment(database_of(run_dir)) as enrolment:
@@ -71,11 +68,13 @@ def list_(
     if as_json:
         print(json.dumps([{key: value for key, value in asdict(row).items() if key != "certificate"} for row in rows]))
         return
-    table = Table("edge", "state", "fingerprint", "asked", "ticket until", "certificate until", box=None)
     for row in rows:
-        times = (row.asked_unix_s, row.ticket_until_unix_s, row.certificate_until_unix_s)
-        table.add_row(row.edge, row.state, row.fingerprint, *map(_local, times))
-    Console().print(table)
+        since_unix_s = row.decided_unix_s or row.asked_unix_s or row.made_unix_s
+        until_unix_s = row.certificate_until_unix_s or row.ticket_until_unix_s
+        what = "certificate" if row.certificate else "ticket"
+        print(f"{row.edge:16} {row.state:9} since {_local(since_unix_s)}, {what} until {_local(until_unix_s)}")
+        if row.fingerprint:
+            print(f"{'':16} {row.fingerprint}")
 
 
 @enrol_app.command()
@@ -153,5 +152,5 @@ def _write_private(path: Path, text: str) -> None:
         out.write(text)
 
 
-def _local(unix_s: float | None) -> str:
-    return "" if unix_s is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s))
+def _local(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s))

@@ -71,9 +71,9 @@ def test_a_person_sees_who_waits_and_approves_by_six_words(run: Path) -> None:
     enrol("ticket", run, EDGE, *AT, "--out", "one.ticket")
     assert states(run) == ["ticket"]
     words = come(run, Path("one.ticket")).fingerprint
-    listed = enrol("list", run)
-    assert EDGE in listed.stdout
-    assert "waiting" in listed.stdout
+    first, second = enrol("list", run).stdout.splitlines()
+    assert first.split()[:2] == [EDGE, "waiting"]
+    assert second.strip() == words
     refused = enrol("approve", run, EDGE, "--fingerprint", "six other words")
     assert (refused.exit_code, states(run)) == (2, ["waiting"])
     assert words in refused.stderr
