@@ -98,7 +98,8 @@ def doctor(
 
     Example: enpire-edge doctor stations/station-1 --confirm-motion
     """
-    from edge.doctor import FAILED, examine, line_of, verdict_of
+    from edge.doctor import examine
+    from edge.finding import FAILED, line_of, verdict_of
 
     findings = []
     claim = _claim(folder, mock)

@@ -15,9 +15,8 @@ import sqlite3
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +28,8 @@ from edge.control.loop import ControlError, ControlLoop, loop_of
 from edge.control.process import enable, motors_of, open_bus
 from edge.control.realtime import PRIORITY
 from edge.disk import Rung, Space, disk_space, usage
+from edge.doctor_trust import check_trust
+from edge.finding import FAILED, OK, SKIPPED, WARNING, Finding
 from edge.messages import MOTORS
 from edge.retention import TRIAL_ROOM_MB, outlook_of, reserve_of
 from edge.sandbox.process import SandboxError, layers
@@ -48,43 +49,12 @@ from firmware_bridge.registers import Register, refresh_request
 from policies.cage.layers import unmet
 from policies.interface import JOINTS, Array
 
-OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
 WARM_C = 60
 STILL_RAD = 0.005  # the encoder's noise is a step or two of 0.0004
 SAG_S, SAG_RAD = 1.0, 0.05
 READINGS = 5
 CHECK_HZ = 240.0
 COMMITS = 20
-CHECK_COLUMNS = 24  # the longest name of a check, and a space
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one check."""
-
-    check: str
-    outcome: str  # OK, WARNING, FAILED or SKIPPED
-    detail: str
-    remedy: str = ""
-
-
-def line_of(finding: Finding) -> str:
-    """Return a finding as one line, in columns."""
-    remedy = f"; {finding.remedy}" if finding.remedy else ""
-    return f"{finding.outcome:8} {finding.check:{CHECK_COLUMNS}}{finding.detail}{remedy}"
-
-
-def verdict_of(findings: Sequence[Finding]) -> str:
-    """Return the line that sums up: whether the arm can be run, and which checks say no, warn or are missing."""
-
-    def named(outcome: str) -> list[str]:
-        return [finding.check for finding in findings if finding.outcome == outcome]
-
-    failed = named(FAILED)
-    line = f"{len(failed)} check{'s' * (len(failed) > 1)} failed: {', '.join(failed)}" if failed else "ready"
-    for words, names in (("warnings", named(WARNING)), ("not checked", named(SKIPPED))):
-        line += f"; {words}: {', '.join(names)}" if names else ""
-    return line
 
 
 class Patient(Protocol):
@@ -138,6 +108,7 @@ def examine(
     yield _disk(station, space(folder))
     yield from _limits()
     yield from _cage()
+    yield from check_trust(station, time.time())
     try:
         patient = emulated(station) if emulated is not None else RealArm(open_bus(_can(station)))
     except BridgeError as error:

@@ -7,21 +7,36 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from rich.console import Console
 
+from edge.activation.journal import Journal
 from edge.control.process import motors_of
-from edge.doctor import CHECK_COLUMNS, FAILED, OK, SKIPPED, WARNING, Finding, examine, line_of, verdict_of
+from edge.doctor import examine
+from edge.doctor_trust import check_trust
 from edge.emulation.patient import EmulatedArm
 from edge.emulation.stations import make_stations
 from edge.emulation.world import World
+from edge.finding import CHECK_COLUMNS, FAILED, OK, SKIPPED, WARNING, Finding, line_of, verdict_of
 from edge.ledger import Ledger
 from edge.readout import table
+from edge.records import RolloutOrder, RolloutStart
 from edge.station import Station, load_station
+from edge.trust.floor import FILE as FLOOR
+from edge.trust.floor import Floor, write_floor
 from firmware_bridge.damiao import Feedback, Status
 from firmware_bridge.fault_script import FaultScript
+from policies import bundle
+from tests.harness.bundles import unpacked
+
+POLICY = Path(bundle.__file__).parent / "push_t"
 
 
 def findings(folder: Path, faults: str = "", confirm_motion: bool = False) -> list[Finding]:
@@ -37,7 +52,7 @@ def findings(folder: Path, faults: str = "", confirm_motion: bool = False) -> li
 
 @pytest.fixture
 def emulated(tmp_path: Path) -> Path:
-    make_stations(tmp_path, 1, 1, "push_t", "tcp/127.0.0.1:1", [])
+    make_stations(tmp_path, 1, 1, "push_t", "tcp/127.0.0.1:1")
     return tmp_path / "station-1"
 
 
@@ -50,9 +65,8 @@ def with_a_bus(folder: Path, can: str) -> Path:
 
 def test_the_doctor_finds_a_sound_arm_sound(emulated: Path) -> None:
     found = findings(emulated, confirm_motion=True)
-    assert {finding.outcome for finding in found if "limit" not in finding.check and "lock" not in finding.check} == {
-        OK
-    }
+    spared = ("limit", "lock", "trust")  # the machine's own, and a station that nobody has given a root
+    assert {finding.outcome for finding in found if not any(word in finding.check for word in spared)} == {OK}
     assert [finding.check for finding in found][-1] == "gravity"
 
 
@@ -138,3 +152,67 @@ def test_the_doctor_says_that_a_port_is_missing(emulated: Path) -> None:
     )
     assert done.returncode == 1
     assert json.loads(done.stdout)[-1]["outcome"] == SKIPPED
+
+
+# -- whom it trusts ---------------------------------------------------------------------------------------------------
+
+NOW_S = 2.0e9
+
+
+def trusting(folder: Path, endpoint: str = "tcp/127.0.0.1:1") -> Station:
+    make_stations(folder, 1, 1, "push_t", endpoint)
+    (folder / "station-1" / "trust").mkdir()
+    (folder / "station-1" / "trust" / "root.json").write_text("{}")
+    return load_station(folder / "station-1")
+
+
+def outcomes(station: Station, now_s: float = NOW_S) -> dict[str, str]:
+    return {finding.check: finding.outcome for finding in check_trust(station, now_s)}
+
+
+def certified(station: Station, until_s: float) -> None:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1).not_valid_before(datetime.fromtimestamp(1e9, UTC))
+    pem = made.not_valid_after(datetime.fromtimestamp(until_s, UTC)).sign(key, hashes.SHA256())
+    path = station.folder / "identity" / "certificate.pem"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(pem.public_bytes(serialization.Encoding.PEM))
+
+
+def test_a_station_without_a_root_of_trust_is_told_how_to_get_one(tmp_path: Path) -> None:
+    station = trusting(tmp_path)
+    (station.folder / "trust" / "root.json").unlink()
+    [trust, policy] = check_trust(station, NOW_S)
+    assert (trust.outcome, policy.outcome) == (WARNING, OK)
+    assert "enpire-edge enrol" in trust.remedy
+
+
+def test_a_clock_behind_what_was_signed_fails(tmp_path: Path) -> None:
+    station = trusting(tmp_path)
+    write_floor((station.folder / "trust" / FLOOR, station.folder / FLOOR), Floor(wall_unix_s=NOW_S))
+    assert outcomes(station) == {"trust": OK, "policy": OK}
+    assert outcomes(station, NOW_S - 86400.0)["trust"] == FAILED
+
+
+@pytest.mark.parametrize(
+    ("until_s", "outcome"), [(None, FAILED), (NOW_S - 1, FAILED), (NOW_S + 3600, WARNING), (NOW_S + 6 * 86400, OK)]
+)
+def test_a_certificate_is_looked_at_where_one_is_needed(tmp_path: Path, until_s: float | None, outcome: str) -> None:
+    station = trusting(tmp_path, "tls/lab.example:7447")
+    if until_s is not None:
+        certified(station, until_s)
+    assert outcomes(station)["certificate"] == outcome
+
+
+def test_what_is_active_is_said_and_a_lost_one_fails(tmp_path: Path) -> None:
+    station = trusting(tmp_path)
+    name = unpacked(POLICY, station.folder, "released")
+    with Journal(station.folder / "activation.db") as journal:
+        now = time.time()
+        start = RolloutStart("s1", {"x_m": 0.3}, 1)
+        journal.offer(RolloutOrder(1, name, "push_t", "active", (start,), now, now + 600.0))
+        for event in ("test", "watch", "try", "prove", "accept"):
+            journal.take(event, name, "a test")
+        assert next(item for item in check_trust(station, now) if item.check == "policy").detail.startswith(name[:12])
+        journal.missing(name)
+    assert outcomes(station, now)["policy"] == FAILED

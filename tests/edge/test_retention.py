@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from edge.disk import Rung, Space, Usage, disk_space, rung_of, tier_of, usage
-from edge.doctor import FAILED, OK, WARNING, Finding, examine
+from edge.doctor import examine
 from edge.emulation.stations import make_stations
+from edge.finding import FAILED, OK, WARNING, Finding
 from edge.ledger import DiskFull, Ledger, LedgerError
 from edge.records import Assignment, Lease, Outcome, Trial
 from edge.retention import (
