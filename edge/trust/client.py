@@ -58,7 +58,6 @@ CONFIG = UpdaterConfig(
     timestamp_max_length=8 << 10,
     snapshot_max_length=64 << 10,
     targets_max_length=1 << 20,
-    app_user_agent="enpire",
 )
 TARGETS_URL = "targets/"
 ROOT_FILE, CACHE, BUNDLES = "root.json", "metadata", "bundles"
