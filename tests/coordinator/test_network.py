@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +20,19 @@ from coordinator.blobs import MOST_BYTES
 from coordinator.campaign import Attempt
 from coordinator.evolution.records import CandidateMade, HypothesisMade
 from coordinator.network import Network, NetworkError, Presence, Question, free_endpoint
-from coordinator.reception import Desk, Reception
+from coordinator.publish.keys import Keyring
+from coordinator.publish.repository import Repository
+from coordinator.reception import MOST_TRUST_BYTES, Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import FILE, Store
 from edge.ledger import Ledger
 from edge.records import PROTOCOL, Lease, Outcome, Sealed, Trial, decode, encode
 from edge.uplink.courier import MOST_RECORDING_BYTES, Courier
+from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings
 from edge.wire import key_of
+from tests.harness.lab_folder import supplied
 
 NOW_S = 1_700_000_000.0
 KEY = Ed25519PrivateKey.generate()
@@ -81,6 +86,8 @@ class Lab:
     folder: Path
     network: Network
     store: Store
+    ring: Keyring
+    repository: Repository
     reception: Reception
     roster: Roster
     wanted: Wanted
@@ -133,6 +140,8 @@ class Lab:
 @contextmanager
 def make_lab(folder: Path) -> Iterator[Lab]:
     (folder / "recordings").mkdir()
+    ring = Keyring.for_demo(folder / "keys")
+    repository = Repository.create(folder / "trust", ring)
     with Store(folder / FILE) as store, Network(free_endpoint()) as network:
         store.add_bundle({
             "bundle": BUNDLE, "parent": None, "task": "push_t", "policy": "push_t", "params": {}, "manifest": {},
@@ -143,9 +152,9 @@ def make_lab(folder: Path) -> Iterator[Lab]:
             CandidateMade(1, 1, BUNDLE, None, "screen", NOW_S),
         ])  # fmt: skip
         roster, wanted = Roster([]), Wanted()
-        reception = Reception("push_t", store, roster, wanted.desk(), folder)
+        reception = Reception("push_t", store, repository, roster, wanted.desk(), folder)
         with Coordinator(network.endpoint, "station-1") as line:
-            lab = Lab(folder, network, store, reception, roster, wanted, line)
+            lab = Lab(folder, network, store, ring, repository, reception, roster, wanted, line)
             lab.serve(lambda: roster.view("station-1").here)
             yield lab
 
@@ -297,10 +306,23 @@ def test_a_lease_that_ended_long_ago_is_taken_back_and_a_late_trial_is_kept_all_
     assert states(lab) == {"a1": "void"}
 
 
-def test_a_bundle_is_sent_by_name(lab: Lab) -> None:
-    assert lab.ask(f"bundle/{BUNDLE}") == b"archive"
-    with pytest.raises(Refused, match="no bundle"):
-        lab.ask(f"bundle/{'c' * 64}")
+def test_what_stations_trust_is_sent_file_by_file_and_piece_by_piece(lab: Lab) -> None:
+    def piece(path: str, offset: int) -> Any:
+        return msgpack.unpackb(lab.ask(f"trust/{path}", b"", msgpack.packb({"offset": offset})))
+
+    large = lab.repository.offer_candidate("push_t", secrets.token_bytes(MOST_TRUST_BYTES + 5), lab.ring)
+    path = f"targets/candidates/push_t/{large}.{large}.tar.zst"
+    whole = lab.repository.file(path)
+    assert whole is not None
+    assert piece(path, 0) == {"total": len(whole), "data": whole[:MOST_TRUST_BYTES]}
+    assert piece(path, MOST_TRUST_BYTES) == {"total": len(whole), "data": whole[MOST_TRUST_BYTES:]}
+    assert piece("metadata/timestamp.json", 0)["data"] == lab.repository.file("metadata/timestamp.json")
+
+
+@pytest.mark.parametrize("path", ["metadata/99.root.json", "keys/online.pem", "targets", "metadata/..", "../keys/x"])
+def test_what_is_no_public_file_is_refused_as_404(lab: Lab, path: str) -> None:
+    with pytest.raises(Refused, match=r"^404$"):
+        lab.ask(f"trust/{path}", b"", msgpack.packb({"offset": 0}))
 
 
 def test_a_recording_comes_in_pieces_and_is_kept_only_where_a_trial_names_it(lab: Lab) -> None:
@@ -364,8 +386,9 @@ def test_a_status_is_shown_and_noise_in_its_place_is_passed_over(lab: Lab) -> No
 
 
 def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path: Path) -> None:
-    settings = Settings(tmp_path / "edge", "station-1", "push_t", lab.network.endpoint, (), "5" * 64, "6" * 64)
-    settings.folder.mkdir()
+    settings = Settings(tmp_path / "edge", EDGE, "push_t", lab.network.endpoint, "5" * 64, "6" * 64)
+    settings.trust.mkdir(parents=True)
+    (settings.trust / "root.json").write_bytes(lab.repository.root())
     recording = settings.folder / "r.mcap"
     recording.write_bytes(b"what happened")
     sha256 = hashlib.sha256(b"what happened").hexdigest()
@@ -378,8 +401,11 @@ def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path:
         ledger.seal(trial, recording)
 
     def carry() -> None:
-        with Ledger(settings.ledger_path, "station-1") as mine:
-            courier = Courier(settings, mine, lab.line, "s")
+        with (
+            Ledger(settings.ledger_path, "station-1") as mine,
+            supplied(settings, ZenohFetcher(lab.line, EDGE)) as supply,
+        ):
+            courier = Courier(settings, mine, lab.line, supply, "s")
             courier.send_trials(NOW_S)
             courier.send_piece(NOW_S)
 
