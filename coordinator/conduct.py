@@ -54,7 +54,7 @@ class Conductor:
         store = publisher.store
         self.roster = Roster(fleet.names)
         desk = Desk(self._next_work, self._brought, self._taken_back)
-        self._reception = Reception(task, store, publisher.repository, self.roster, desk, folder)
+        self._reception = Reception(task, store, publisher.lab.repository, self.roster, desk, folder)
         self._task, self._publisher = task, publisher
         self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
         self._display, self._limits = display, limits
@@ -125,7 +125,7 @@ class Conductor:
         if now_s >= self._tend_at_s:
             self._tend_at_s = now_s + TEND_PERIOD_S
             self._reception.tend(time.time())
-            self._publisher.renew()
+            self._publisher.lab.renew()
             self._tend_fleet()
         self._show()
 

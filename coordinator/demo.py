@@ -120,7 +120,7 @@ def _prepare(plan: Plan, folder: Path, store: Store, network: Network) -> tuple[
         raise DemoRefused(f"the policy {plan.task} cannot be published: {error}") from error
     stations = folder / "stations"
     root = folder / ROOT_FILE
-    root.write_bytes(publisher.repository.root())
+    root.write_bytes(publisher.lab.repository.root())
     names = make_stations(stations, plan.edges, plan.seed, plan.task, network.endpoint, root)
     return campaign, publisher, Fleet(stations, names, plan.pace)
 

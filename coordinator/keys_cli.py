@@ -153,6 +153,24 @@ def renew(
     _tell(plan, dry_run)
 
 
+@keys_app.command()
+def carry(
+    run: Run,
+    into: Annotated[Path, typer.Argument(help="the folder to write, best new, as on a USB stick")],
+    keys: Keys = None,
+) -> None:
+    """Copy all that stations trust to a folder, where it holds for a week; enpire-edge import-bundle takes it in.
+
+    Example: enpire-coord keys carry runs/2026-11-01-120000-seed1 /media/stick/trust
+    """
+    from coordinator.publish.publisher import Lab
+
+    with _refusals():
+        lab = Lab.of(run, keys, _ask)
+        size = lab.repository.carry(into, lab.ring)
+    print(f"{into} holds {size / 1e6:.1f} MB, good for a week")
+
+
 @contextmanager
 def _ceremony(run: Path, keys: Path | None, signers: list[str], dry_run: bool) -> Iterator[Any]:
     from coordinator.publish.ceremony import Ceremony

@@ -150,7 +150,7 @@ def enrol(
 @app.command()
 def import_bundle(
     folder: Annotated[Path, typer.Argument(help="the station's folder")],
-    repository: Annotated[Path, typer.Argument(help="a copy of the lab's RUN/trust, as on a USB stick")],
+    repository: Annotated[Path, typer.Argument(help="what enpire-coord keys carry wrote, as on a USB stick")],
     bundle: Annotated[list[str], typer.Option(help="a bundle to bring besides what is ordered; its sha256")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:

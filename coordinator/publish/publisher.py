@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from coordinator.publish.books import RepositoryRefused
 from coordinator.publish.keys import Ask, Keyring
 from coordinator.publish.repository import Repository
 from coordinator.store import Store
@@ -18,12 +19,14 @@ KEYS, FOLDER = "keys", "trust"
 WORDS = ("hypothesis", "researcher", "commit")
 
 
-@dataclass(frozen=True)
 class Lab:
-    """The coordinator's key and the repository of a run that goes on for long."""
+    """The coordinator's key and the repository of a run."""
 
-    ring: Keyring
-    repository: Repository
+    def __init__(self, keys: Path, ring: Keyring, repository: Repository, ask: Ask | None = None) -> None:
+        """Sign with `ring`, which was opened from the folder `keys`."""
+        self.repository = repository
+        self.ring = ring
+        self._keys, self._ask = keys, ask
 
     @classmethod
     def of(cls, run: Path, keys: Path | None = None, ask: Ask | None = None) -> Lab:
@@ -35,20 +38,50 @@ class Lab:
         """
         ring = Keyring.open(keys or run / KEYS, ask, humans=True)
         folder = run / FOLDER
-        return cls(ring, Repository.open(folder) if folder.is_dir() else Repository.create(folder, ring))
+        repository = Repository.open(folder) if folder.is_dir() else Repository.create(folder, ring)
+        return cls(keys or run / KEYS, ring, repository, ask)
+
+    @classmethod
+    def for_demo(cls, run: Path) -> Lab:
+        """Make keys and a repository in the folder of a run, for one person whose word is enough.
+
+        Raises:
+            KeyRefused, RepositoryRefused: they cannot be made.
+        """
+        ring = Keyring.for_demo(run / KEYS)
+        return cls(run / KEYS, ring, Repository.create(run / FOLDER, ring))
+
+    def offer(self, task: str, archive: bytes) -> None:
+        """Let stations try a bundle.
+
+        Raises:
+            RepositoryRefused: it cannot be signed.
+        """
+        self._sign(lambda ring: self.repository.offer_candidate(task, archive, ring))
 
     def renew(self) -> None:
-        """Sign anew what is past half of its life, and publish what people have signed; to be called often."""
-        self.repository.renew(self.ring)
+        """Sign anew what is past half of its life, and publish what people have signed; to be called often.
+
+        Raises:
+            RepositoryRefused: the repository cannot be read or written.
+        """
+        self._sign(self.repository.renew)
+
+    def _sign(self, sign: Callable[[Keyring], object]) -> None:
+        """Sign, with the online key that there is now should the one that is known have been rotated."""
+        try:
+            sign(self.ring)
+        except RepositoryRefused:
+            self.ring = Keyring.open(self._keys, self._ask, humans=True)
+            sign(self.ring)
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """One policy folder, one lab's keys and repository, one store."""
+    """One policy folder, one lab, one store."""
 
     policy: Path
-    ring: Keyring
-    repository: Repository
+    lab: Lab
     store: Store
 
     @classmethod
@@ -58,8 +91,7 @@ class Publisher:
         Raises:
             KeyRefused, RepositoryRefused: they cannot be made.
         """
-        ring = Keyring.for_demo(run / KEYS)
-        return cls(policy, ring, Repository.create(run / FOLDER, ring), store)
+        return cls(policy, Lab.for_demo(run), store)
 
     def publish(self, params: Params, provenance: Mapping[str, Any], parent: str | None) -> str:
         """Build and keep the policy with `params`, and let stations try it; return the sha256 that names the bundle.
@@ -88,7 +120,7 @@ class Publisher:
                 "created_unix_s": time.time(),
             }
         )
-        self.repository.offer_candidate(manifest.task, archive, self.ring)
+        self.lab.offer(manifest.task, archive)
         return name
 
     def offer(self, task: str, bundle: str) -> None:
@@ -99,12 +131,4 @@ class Publisher:
         """
         archive = self.store.bundle(bundle)
         if archive is not None:
-            self.repository.offer_candidate(task, archive, self.ring)
-
-    def renew(self) -> None:
-        """Sign anew what is past half of its life, and publish what people have signed; to be called often.
-
-        Raises:
-            RepositoryRefused: the repository cannot be read or written.
-        """
-        self.repository.renew(self.ring)
+            self.lab.offer(task, archive)

@@ -17,7 +17,7 @@ import numpy as np
 from edge.activation.gates import Ended, Tested
 from edge.activation.journal import Journal
 from edge.activation.permit import Permit
-from edge.activation.series import NAME_CHARS, Attempt
+from edge.activation.series import CANARY, NAME_CHARS, PROBATION, Attempt
 from edge.activation.steward import Abilities, Steward
 from edge.envelope import EnvelopeImpossible, narrowed
 from edge.ledger import Ledger
@@ -31,7 +31,9 @@ from policies.bundle import BundleError, Manifest, read_unpacked
 
 LOG = logging.getLogger("edge.trials")
 SHADOW = "shadow"  # the purpose of a trial in which a newcomer is shown what the active one sees
-REMEMBERED = 400  # trials; a canary of twenty pairs with as many invalid ones is in them
+OWN = (CANARY, PROBATION, SHADOW)
+REMEMBERED = 400  # trials of either kind; a canary of twenty pairs with as many invalid ones is in them
+LOOKED_BACK = 4_000  # trials, at the start
 TEND_EVERY_S = 0.1  # while there is nothing to do
 HASHED_EVERY_S = 10.0  # the files of a bundle that stands; each trial hashes its own besides
 ASKED_EVERY_S = 0.5  # whether the bundle that runs was revoked
@@ -52,8 +54,10 @@ class Rollout:
         """Take up what the ledger knows; the robot only ever shows where the arm stands."""
         self._station, self._host, self._ledger, self._journal = station, host, ledger, journal
         self._robot, self._chain = robot, chain
-        self._ended: deque[tuple[str, str, Ended]] = deque(maxlen=REMEMBERED)  # bundle, purpose, how
-        for trial in ledger.newest(REMEMBERED):
+        # Bundle, purpose, how; apart, so that no lease pushes out what a canary has shown.
+        self._own: deque[tuple[str, str, Ended]] = deque(maxlen=REMEMBERED)
+        self._leased: deque[tuple[str, str, Ended]] = deque(maxlen=REMEMBERED)
+        for trial in ledger.newest(LOOKED_BACK):
             self._remember(trial)
         self._tape: Tape | None = None
         self._whole: dict[str, float] = {}  # bundle -> when its files were last found good
@@ -109,7 +113,7 @@ class Rollout:
         if self._ledger.pending_count(time.time()):
             return
         prefix = f"rollout-{line.order.number}-shadow-{newcomer.bundle[:NAME_CHARS]}-"
-        count = sum(how.assignment_id.startswith(prefix) for _, _, how in self._ended)
+        count = sum(how.assignment_id.startswith(prefix) for _, _, how in self._own)
         start = line.order.starts[count % len(line.order.starts)]
         self._enqueue([Attempt(f"{prefix}{count}", line.active, start.start_id, start.start, start.seed, SHADOW)])
 
@@ -134,7 +138,9 @@ class Rollout:
         return _tested(run_shadow(self._host, self._folder(bundle), manifest, tape, station, self._chain), where)
 
     def _trials(self, bundle: str, purpose: str) -> Sequence[Ended]:
-        return [how for ran, why, how in self._ended if ran == bundle and purpose in ("", why)]
+        ended = [*self._own, *([] if purpose else self._leased)]
+        mine = [how for ran, why, how in ended if ran == bundle and purpose in ("", why)]
+        return sorted(mine, key=lambda how: how.ended_unix_s)
 
     def _enqueue(self, attempts: Sequence[Attempt]) -> None:
         order = self._journal.line().order
@@ -160,7 +166,8 @@ class Rollout:
 
     def _remember(self, trial: Trial) -> None:
         how = Ended(trial.assignment_id, trial.outcome, trial.cause, trial.start_id, trial.sequence, trial.ended_unix_s)
-        self._ended.append((trial.bundle, trial.purpose, how))
+        ended = self._own if trial.purpose in OWN else self._leased
+        ended.append((trial.bundle, trial.purpose, how))
 
     def _manifest(self, bundle: str) -> Manifest:
         manifest = read_unpacked(self._folder(bundle))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.publish.ceremony import Ceremony
 from coordinator.publish.keys import Keyring
-from coordinator.publish.publisher import FOLDER, KEYS, Publisher
+from coordinator.publish.publisher import FOLDER, KEYS, Lab, Publisher
 from coordinator.publish.repository import MOST_CANDIDATES, Repository, RepositoryRefused
 from coordinator.store import FILE, Store
 from edge.trust.client import NotGranted, Stale, Trust
@@ -29,12 +30,17 @@ class Here:
     station: Path
     now_unix_s: list[float]
 
+    @property
+    def keys(self) -> Path:
+        """Where the lab's keys lie."""
+        return self.publisher.lab.repository.folder.parent / KEYS
+
     def now(self) -> float:
         return self.now_unix_s[0]
 
     def trust(self) -> Trust:
         """Return the station's trust, which knows nothing yet."""
-        return Trust(self.station, FolderFetcher(self.publisher.repository.folder), self.now)
+        return Trust(self.station, FolderFetcher(self.publisher.lab.repository.folder), self.now)
 
     def rows(self) -> int:
         """Return how many bundles are in the store."""
@@ -42,7 +48,7 @@ class Here:
 
     def timestamp(self) -> int:
         """Return how often anything was signed."""
-        return self.publisher.repository.books().timestamp.signed.version
+        return self.publisher.lab.repository.books().timestamp.signed.version
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def here(tmp_path: Path) -> Here:
     station = tmp_path / "station" / "trust"
     station.mkdir(parents=True)
     (station / "root.json").write_bytes(repository.root())
-    return Here(Publisher(POLICY, ring, repository, Store(tmp_path / FILE)), station, now_unix_s)
+    return Here(Publisher(POLICY, Lab(tmp_path / KEYS, ring, repository), Store(tmp_path / FILE)), station, now_unix_s)
 
 
 def test_a_published_bundle_holds_what_was_asked_and_stations_may_try_it(here: Here) -> None:
@@ -101,7 +107,7 @@ def test_a_parent_that_is_no_bundle_is_neither_kept_nor_signed(here: Here) -> No
 def test_what_was_offered_long_ago_can_be_offered_again(here: Here) -> None:
     bundle = here.publisher.publish({}, {}, None)
     for number in range(MOST_CANDIDATES):
-        here.publisher.repository.offer_candidate(TASK, b"%d" % number, here.publisher.ring)
+        here.publisher.lab.repository.offer_candidate(TASK, b"%d" % number, here.publisher.lab.ring)
     with pytest.raises(NotGranted):
         here.trust().grant(TASK, bundle)
     here.publisher.offer(TASK, bundle)
@@ -118,10 +124,10 @@ def test_what_is_published_can_be_tried_for_as_long_as_it_is_signed_anew(here: H
     bundle = here.publisher.publish({}, {}, None)
     for _ in range(5):
         here.now_unix_s[0] += 0.6 * DAY_S
-        here.publisher.renew()
+        here.publisher.lab.renew()
         assert here.trust().grant(TASK, bundle).expires_unix_s > here.now() + 0.4 * DAY_S
     signed = here.timestamp()
-    here.publisher.renew()
+    here.publisher.lab.renew()
     assert here.timestamp() == signed  # once is enough
     here.now_unix_s[0] += 1.1 * DAY_S
     with pytest.raises(Stale):
@@ -131,9 +137,21 @@ def test_what_is_published_can_be_tried_for_as_long_as_it_is_signed_anew(here: H
 def test_a_demo_s_keys_and_repository_are_made_in_its_run_and_never_over_another_s(tmp_path: Path) -> None:
     with Store(tmp_path / FILE) as store:
         first = Publisher.for_demo(POLICY, tmp_path, store)
-        assert first.ring.threshold == len(first.ring.humans) == 1
-        assert first.repository.folder == tmp_path / FOLDER
-        root = first.repository.root()
+        assert first.lab.ring.threshold == len(first.lab.ring.humans) == 1
+        assert first.lab.repository.folder == tmp_path / FOLDER
+        root = first.lab.repository.root()
         with pytest.raises(RepositoryRefused, match="already"):
             Publisher.for_demo(POLICY, tmp_path, store)
     assert Repository.open(tmp_path / FOLDER).root() == root
+
+
+def test_a_coordinator_that_runs_takes_up_the_online_key_that_was_rotated_beside_it(here: Here) -> None:
+    lab = here.publisher.lab
+    bundle = here.publisher.publish({}, {}, None)
+    old = lab.ring.online.public_key
+    Ceremony.of(
+        lab.repository.folder, here.keys, (str(here.keys / "human-1.pem"),), lambda name: "", False
+    ).rotate_online()
+    other = here.publisher.publish({"push_speed_m_s": 0.1}, {}, bundle)
+    assert lab.ring.online.public_key != old
+    assert here.trust().grant(TASK, other).role == "candidates"
