@@ -139,7 +139,7 @@ class Network:
         self._at_the_door: queue.Queue[Question] = queue.Queue(MOST_WAITING_AT_THE_DOOR)
         self._tls, self._edges, self._consoles = tls, frozenset(edges), frozenset(consoles)
         self.endpoint, self.door = endpoint, door
-        self._session = self._open()
+        self._session = self._open(self._edges)
         self._door_session: zenoh.Session | None = None
         if door is not None:
             assert tls is not None, "a door is a tls endpoint"
@@ -170,13 +170,13 @@ class Network:
         Raises:
             NetworkError: the endpoint is taken meanwhile.
         """
-        gone, come = self._edges - frozenset(edges), frozenset(edges) - self._edges
-        if not gone and not come:
+        before, wanted = self._edges, frozenset(edges)
+        if wanted == before:
             return
-        self._edges = frozenset(edges)
         self._session.close()  # type: ignore[no-untyped-call]
-        self._session = self._open()
-        for edge in gone:
+        self._session = self._open(wanted)
+        self._edges = wanted  # not before: where opening fails it is tried again
+        for edge in before - wanted:
             self._queue.put(Presence(edge, False))
 
     def take(self, timeout_s: float) -> Message | None:
@@ -193,10 +193,10 @@ class Network:
         except queue.Empty:
             return None
 
-    def _open(self) -> zenoh.Session:
+    def _open(self, edges: Collection[str]) -> zenoh.Session:
         guarded = {}
         if self._tls is not None:
-            rules = access_control(self._edges, self._consoles)
+            rules = access_control(edges, self._consoles)
             guarded = {**listening(self._tls), "access_control": rules, "low_pass_filter": size_limits()}
         session = _open_session({**CONFIG, **guarded, "listen/endpoints": [self.endpoint]})
         self._declared = [

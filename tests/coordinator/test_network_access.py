@@ -18,7 +18,15 @@ import pytest
 import zenoh
 
 from coordinator.access import MOST_AT_THE_DOOR_BYTES, MOST_SMALL_BYTES, QUESTIONS, access_control
-from coordinator.network import MOST_WAITING_AT_THE_DOOR, Network, Presence, Question, StatusSaid, free_endpoint
+from coordinator.network import (
+    MOST_WAITING_AT_THE_DOOR,
+    Network,
+    NetworkError,
+    Presence,
+    Question,
+    StatusSaid,
+    free_endpoint,
+)
 from coordinator.publish.authority import Authority
 from edge.uplink.network import CONFIG
 from edge.wire import MOST_BYTES, key_of
@@ -318,6 +326,23 @@ def test_who_may_talk_changes_while_others_go_on(lab: Lab) -> None:
         until(lambda: ask(newcomer, key_of("arm-03", "lease")))
         assert ask(session, key_of(ARM, "lease")) == []
         assert token
+
+
+def test_a_change_that_fails_is_made_when_it_is_tried_again(tmp_path: Path) -> None:
+    authority, endpoint = Authority(tmp_path / "authority"), tls_endpoint()
+    own = make_identity(authority, tmp_path / ARM, ARM)
+    with (
+        Network(tls_endpoint(), authority.server([])) as other,
+        Network(endpoint, authority.server([])) as network,
+        connect(endpoint, connecting(own.authority, own)) as session,
+    ):
+        network.endpoint = other.endpoint
+        for _ in range(2):
+            with pytest.raises(NetworkError):
+                network.admit([ARM])
+        network.endpoint = endpoint
+        network.admit([ARM])
+        until(lambda: ask(session, key_of(ARM, "lease"), timeout_s=0.05) or network.take(0.0) is not None)
 
 
 def test_what_is_too_large_never_arrives(lab: Lab) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from coordinator.publish.authority import Authority
 from edge.cli import app
+from edge.emulation.stations import make_stations
 from edge.enrol import EnrolRefused, ask, at_the_door, keep, prepare, read_ticket
 from edge.ledger_file import LedgerFile
 from edge.uplink.network import NoAnswer
@@ -263,3 +264,27 @@ def test_only_the_ticket_s_coordinator_is_asked(world: World, station: Path, aut
             time.sleep(0.1)
     assert world.states() == ["ticket"]
     world.wait(station, ticket)
+
+
+def test_the_uplink_of_an_enrolled_station_shows_its_certificate_and_renews_it(world: World) -> None:
+    [name] = make_stations(world.folder, 1, 3, "push_t", world.endpoint)
+    station = world.folder / name
+    world.now_s -= 4 * 86400.0  # so that more than half of its life is over now
+    ticket = world.ticket(name)
+    world.wait(station, ticket)
+    world.approve(station, ticket)
+    world.now_s = time.time()
+    certificate = Tls.of(station / "identity").certificate
+    first = certificate.read_bytes()
+    with subprocess.Popen([sys.executable, "-m", "edge.uplink", str(station)], stderr=subprocess.PIPE) as uplink:
+        try:
+            until(lambda: certificate.read_bytes() != first)
+            until(lambda: any(key.startswith(key_of(name, "")) for key in world.asked))
+            uplink.terminate()
+            _, said = uplink.communicate(timeout=LONG_S)
+        finally:
+            uplink.kill()
+    assert uplink.returncode == 0
+    assert b"the certificate is renewed" in said
+    [row] = world.people.rows()
+    assert certificate.read_text() == row.certificate

@@ -52,6 +52,7 @@ class World:
         self.endpoint, self.door = tls_endpoint(), tls_endpoint()
         self.people = Enrolment(self.run / FILE)
         self.people.listens(self.endpoint, self.door)
+        self.asked: list[str] = []  # keys, of what was answered with work
         self._serving, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve)
 
@@ -75,6 +76,7 @@ class World:
             while not self._stop.is_set():
                 message = network.take(0.02)
                 if isinstance(message, Question) and not registrar.took(message, self.now_s):
+                    self.asked.append(message.key)
                     message.answer(b"work")
                 registrar.tend(network)
 
