@@ -78,6 +78,7 @@ class SceneObject:
     yaw_rad: float
     sigma_m: float  # one standard deviation of position, as the fit judges itself
     sigma_rad: float
+    z_m: float = 0.0  # height of its frame, where the task's things do not all lie on the table
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def target_from_message(message: list[Any]) -> JointTarget | ToolTarget:
 
 def scene_to_list(scene: Scene) -> list[Any]:
     """Return a scene as plain values."""
-    objects = [[o.name, o.x_m, o.y_m, o.yaw_rad, o.sigma_m, o.sigma_rad] for o in scene.objects]
+    objects = [[o.name, o.x_m, o.y_m, o.yaw_rad, o.sigma_m, o.sigma_rad, o.z_m] for o in scene.objects]
     return [scene.time_s, objects]
 
 

@@ -12,12 +12,12 @@ from contextlib import suppress
 from edge.control.loop import loop_of
 from edge.emulation.world import World
 from edge.messages import CONTROL_HZ, ArmState, Setpoint
-from edge.perception.tee import Image, find_blob, find_tee
+from edge.perception.sights import SIGHTS
+from edge.perception.tee import Image
 from edge.station import Station
 from firmware_bridge.frames import BusFull, BusGone, BusOff, Frames, no_frames
-from policies.interface import POLICY_HZ, Scene, SceneObject
+from policies.interface import POLICY_HZ, Scene
 
-BLOB_SIGMAS = (0.02, 0.3)  # metres and radians: enough to push it over, not to judge it
 TICKS_PER_PERIOD = round(CONTROL_HZ / POLICY_HZ)
 
 
@@ -27,6 +27,7 @@ class EmulatedBench:
     def __init__(self, station: Station, world: World, pace: float = 0.0) -> None:
         self._world = world
         self._camera = station.calibration.top_camera
+        self._see = SIGHTS[station.task]
         self._pace = pace
         self._wall_from_s = time.monotonic()
         self._station_from_s = 0.0
@@ -57,13 +58,7 @@ class EmulatedBench:
     def look(self) -> tuple[Image, Scene]:
         """Take a picture; return it and what it shows."""
         picture = self._world.picture()
-        fit = find_tee(picture, self._camera)
-        objects: tuple[SceneObject, ...] = ()
-        if fit.found:
-            objects = (SceneObject("tee", fit.x_m, fit.y_m, fit.yaw_rad, fit.sigma_m, fit.sigma_rad),)
-        elif (blob := find_blob(picture, self._camera)) is not None:
-            objects = (SceneObject("blue thing", blob.x_m, blob.y_m, blob.yaw_rad, *BLOB_SIGMAS),)
-        return picture, Scene(self.now_s, objects)
+        return picture, Scene(self.now_s, self._see(picture, self._camera))
 
     def limit(self, station: Station) -> None:
         """Allow from now on what this station's limits and body allow."""

@@ -1,10 +1,8 @@
-"""The bench as a MuJoCo model: the arm from its measured constants, primitive shapes, table, T block and top camera.
+"""The bench as a MuJoCo model: the arm from its measured constants, primitive shapes, table, camera, a task's things.
 
 - Masses, inertias and axes are the maker's; shapes are capsules and boxes, which render much faster than meshes.
-- Only the stick, the finger pads, the block and the table touch each other: nothing keeps the arm off itself here.
-- Contacts are mass-scaled and must be stiff: solref is two steps, cones are elliptic.
-- The stick is a capsule. Against a box a cylinder is collided by a general convex algorithm, which now and then reports
-  a contact as deep as the whole block, and the block leaves at metres a second.
+- Only the tool, the finger pads, the task's things and the table touch each other: nothing keeps the arm off itself.
+- Contacts are mass-scaled and must be stiff; cones are elliptic.
 """
 
 from __future__ import annotations
@@ -16,25 +14,18 @@ import numpy as np
 
 from edge.arm import ArmModel, Body, rotation
 from edge.emulation.hidden import Hidden
+from edge.emulation.setting import Setting
+from edge.emulation.surfaces import GREY, ORANGE, PHYSICS_DT_S, SOLIMP, SOLREF, TABLE
 from edge.station import Station
-from edge.tasks.push_t.geometry import HEIGHT_M, boxes_m
 from policies.interface import Array
 
-PHYSICS_DT_S = 1.0 / 480.0
-T_MASS_KG = 0.12
-STICK_RADIUS_M = 0.0075
-SOLREF = [2.0 * PHYSICS_DT_S, 1.0]
-SOLIMP = [0.95, 0.99, 0.0005, 0.5, 2.0]
-GREY, ORANGE, BLUE = [0.32, 0.33, 0.35, 1.0], [0.86, 0.47, 0.13, 1.0], [0.10, 0.32, 0.85, 1.0]
-TABLE, GOAL = [0.82, 0.80, 0.77, 1.0], [0.62, 0.74, 0.60, 1.0]
 # Rotor inertia seen at the joint: rotor inertia times gear ratio squared.
 ARMATURE_KGM2 = {"DM4340": 0.032, "DM4310": 0.0018}
-UP = np.array([0.0, 0.0, 1.0])
 PAD_SIZE_M = [0.006, 0.006, 0.012]
 
 
-def build(station: Station, hidden: Hidden, goal: tuple[float, float, float]) -> mujoco.MjModel:
-    """Return the compiled bench."""
+def build(station: Station, hidden: Hidden, setting: Setting) -> mujoco.MjModel:
+    """Return the compiled bench with a task's things on it."""
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     spec.option.timestep = PHYSICS_DT_S
@@ -45,14 +36,14 @@ def build(station: Station, hidden: Hidden, goal: tuple[float, float, float]) ->
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 0
     spec.visual.headlight.active = 0
-    _add_table(spec, hidden, goal)
-    _add_block(spec, hidden)
-    _add_arm(spec, station, hidden)
+    _add_table(spec, hidden)
+    setting.furnish(spec)
+    _add_arm(spec, station, hidden, setting)
     _add_camera(spec, station)
     return spec.compile()
 
 
-def _add_table(spec: Any, hidden: Hidden, goal: tuple[float, float, float]) -> None:
+def _add_table(spec: Any, hidden: Hidden) -> None:
     world = spec.worldbody
     world.add_light(
         pos=[0.1, -0.6, 1.6], dir=[0.1, 0.4, -1.0], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, castshadow=False,
@@ -63,27 +54,9 @@ def _add_table(spec: Any, hidden: Hidden, goal: tuple[float, float, float]) -> N
         contype=1, conaffinity=1, condim=4, friction=[hidden.table_friction, 0.005, 0.0001],
         solref=SOLREF, solimp=SOLIMP,
     )  # fmt: skip
-    mark = world.add_body(name="goal", pos=[goal[0], goal[1], 0.0], quat=_yaw_quat(goal[2]))
-    for centre_y, half_x, half_y in boxes_m():
-        mark.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX, size=[half_x, half_y, 0.0002], pos=[0, centre_y, 0], rgba=GOAL,
-            contype=0, conaffinity=0,
-        )  # fmt: skip
 
 
-def _add_block(spec: Any, hidden: Hidden) -> None:
-    block = spec.worldbody.add_body(name="tee", pos=[0.32, 0.0, HEIGHT_M / 2])
-    block.add_freejoint(name="tee")
-    area = sum(4 * half_x * half_y for _, half_x, half_y in boxes_m())
-    for centre_y, half_x, half_y in boxes_m():
-        block.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX, size=[half_x, half_y, HEIGHT_M / 2], pos=[0, centre_y, 0], rgba=BLUE,
-            mass=T_MASS_KG * 4 * half_x * half_y / area, contype=1, conaffinity=1, condim=4,
-            friction=[hidden.table_friction, 0.005, 0.0001], solref=SOLREF, solimp=SOLIMP,
-        )  # fmt: skip
-
-
-def _add_arm(spec: Any, station: Station, hidden: Hidden) -> None:
+def _add_arm(spec: Any, station: Station, hidden: Hidden, setting: Setting) -> None:
     arm = station.arm
     bodies: dict[str, Any] = {"world": spec.worldbody}
     children = {body.parent: body for body in arm.bodies}
@@ -102,6 +75,7 @@ def _add_arm(spec: Any, station: Station, hidden: Hidden) -> None:
         if link.joint != "slide" and link.name in children and link.name != "link6":
             _add_capsule(body, children[link.name].position_m, 0.034 if len(bodies) < 6 else 0.028, len(bodies) % 2)
     _add_gripper(spec, bodies, station)
+    setting.arm(bodies["gripper"], station)
 
 
 def _add_body(parent: Any, body: Body) -> Any:
@@ -114,7 +88,7 @@ def _add_body(parent: Any, body: Body) -> Any:
 
 
 def _add_gripper(spec: Any, bodies: dict[str, Any], station: Station) -> None:
-    arm, tool = station.arm, station.tool
+    arm = station.arm
     for number, tip in enumerate((body for body in arm.bodies if body.joint == "slide"), start=7):
         finger = bodies[tip.name]
         finger.add_joint(
@@ -133,17 +107,7 @@ def _add_gripper(spec: Any, bodies: dict[str, Any], station: Station) -> None:
         solref=[0.005, 1.0],
     )  # fmt: skip
     _add_motor(spec, "joint7", 2 * arm.gripper.rad_per_m, "motor7")  # the jaw opens by both slides
-    hand = bodies["gripper"]
-    _add_box(hand, [0, 0, -0.035], [0.025, 0.06, 0.028], GREY)
-    tip_m = arm.tool_position_m - np.array([0, 0, tool.length_m])
-    hand.add_geom(
-        name="stick", type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=[STICK_RADIUS_M, 0, 0],
-        fromto=[*(tip_m + STICK_RADIUS_M * UP), *(tip_m + (tool.length_m + 0.01) * UP)], rgba=[0.1, 0.1, 0.1, 1.0],
-        mass=0, contype=1, conaffinity=1, condim=4, friction=[0.3, 0.005, 0.0001], solref=SOLREF, solimp=SOLIMP,
-    )  # fmt: skip
-    hand.add_site(name="tool", pos=tip_m, quat=arm.tool_quat_wxyz)
-    held = hand.add_body(name="tool", pos=tip_m + tool.length_m / 2 * UP)
-    held.mass, held.inertia, held.explicitinertial = tool.mass_kg, [1e-5, 1e-5, 1e-6], True
+    _add_box(bodies["gripper"], [0, 0, -0.035], [0.025, 0.06, 0.028], GREY)
 
 
 def _pad_position_m(tip: Body, arm: ArmModel) -> Array:
@@ -187,7 +151,3 @@ def _add_capsule(body: Any, end: Array, radius_m: float, dark: int) -> None:
 
 def _add_box(body: Any, pos: list[float], size: list[float], rgba: list[float]) -> None:
     body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, rgba=rgba, contype=0, conaffinity=0, mass=0)
-
-
-def _yaw_quat(yaw_rad: float) -> list[float]:
-    return [float(np.cos(yaw_rad / 2)), 0.0, 0.0, float(np.sin(yaw_rad / 2))]

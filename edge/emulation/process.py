@@ -27,18 +27,16 @@ from edge.retention import Retention
 from edge.sandbox.process import PolicyHost, SandboxError
 from edge.station import Station, StationError, load_station
 from edge.status import Status, write_status
-from edge.tasks.push_t.task import GOAL, PushT, judge
-from edge.tasks.task import Task
+from edge.trials.judges import TASKS
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.rollout import Rollout
-from edge.trials.runner import Rig, work
+from edge.trials.runner import VERIFY_LIMIT_S, Rig, work
 from firmware_bridge.fault_script import FaultScript, FaultScriptError
 from policies.interface import ToolTarget
 
 LOG = logging.getLogger("edge.emulation")
 POLL_S = 0.02
 BEAT_S = 0.5
-TASKS: dict[str, type[Task]] = {"push_t": PushT}
 
 
 class Board:
@@ -185,9 +183,8 @@ def check(folder: Path | None) -> None:
             robot = StationRobot(drivers, chain, station, gripper_m=0.0)
             robot.begin(1.0)
             robot.step(ToolTarget(robot.observe().tool_position_m))
-            world.place_tee(GOAL)
-            robot.scene()
-            judge(GOAL)
+            robot.begin(VERIFY_LIMIT_S)
+            TASKS[station.task]().verify(robot, {})
         finally:
             world.close()
 

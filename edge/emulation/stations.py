@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+
+from edge.station import StationError
 
 STATION = """\
 # One emulated bench. Units are part of every key; the site's limits can only narrow the arm's own.
@@ -17,16 +20,7 @@ upper_rad = [2.6, 3.66, 3.14, 1.57, 1.57, 2.09]
 velocity_rad_s = [3.0, 3.0, 3.0, 6.0, 6.0, 6.0]
 torque_nm = [10.0, 20.0, 10.0, 4.0, 4.0, 4.0]
 
-[tool]  # a stick, fixed to the gripper
-name = "stick"
-length_m = 0.05
-mass_kg = 0.03
-
-[workspace]  # of the tool's tip
-x_m = [0.05, 0.47]
-y_m = [-0.42, 0.42]
-z_m = [0.003, 0.30]
-
+{tool}
 [coordinator]
 endpoint = "{endpoint}"
 
@@ -48,7 +42,7 @@ seed = {seed}
 """
 
 CALIBRATION = """\
-# Where the top camera stands and how it projects; joint zeros and gravity factors of this arm.
+# Where the {camera} and how it projects; joint zeros and gravity factors of this arm.
 day = 2026-11-01
 residual_px = 0.0
 joint_zero_rad = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -57,24 +51,81 @@ gravity_factor = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 [top_camera]
 width_px = 640
 height_px = 480
+{lens}"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What of a bench's files depends on its task."""
+
+    tool: str  # and workspace
+    camera: str
+    lens: str
+
+
+BENCHES = {
+    "push_t": Bench(
+        tool="""\
+[tool]  # a stick, fixed to the gripper
+name = "stick"
+length_m = 0.05
+mass_kg = 0.03
+
+[workspace]  # of the tool's tip
+x_m = [0.05, 0.47]
+y_m = [-0.42, 0.42]
+z_m = [0.003, 0.30]
+""",
+        camera="top camera stands",
+        lens="""\
 focal_px = 625.0
 centre_px = [319.5, 239.5]
 base_from_camera_rotation = [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]]
 base_from_camera_position_m = [0.32, 0.0, 0.75]
-"""
+""",
+    ),
+    "pin_insertion": Bench(
+        tool="""\
+[tool]  # a pin with a handle, in the gripper for good
+name = "pin"
+length_m = 0.045
+mass_kg = 0.1
+
+[workspace]  # of the tool's tip as it is sent; a pin that is pressed is sent to somewhere below where it stands
+x_m = [0.05, 0.45]
+y_m = [-0.25, 0.25]
+z_m = [-0.02, 0.20]
+""",
+        # In front of the arm and 30 degrees down: it sees the pin below the gripper all the time.
+        camera="camera stands, before the socket and above it,",
+        lens="""\
+focal_px = 900.0
+centre_px = [319.5, 239.5]
+base_from_camera_rotation = [[0.0, 0.5, -0.8660254], [1.0, 0.0, 0.0], [0.0, -0.8660254, -0.5]]
+base_from_camera_position_m = [0.66, 0.0, 0.24]
+""",
+    ),
+}
 
 
 def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str, root: Path | None = None) -> list[str]:
     """Write `count` station folders below `folder` and return their names; existing ones are left as they are.
 
     `root` is the lab's root of trust, a file, without which a station runs nothing.
+
+    Raises:
+        StationError: there is no emulated bench for that task.
     """
+    if task not in BENCHES:
+        raise StationError(f"no emulated bench for task {task!r}; known: {', '.join(BENCHES)}")
+    bench = BENCHES[task]
     names = [f"station-{number}" for number in range(1, count + 1)]
     for number, name in enumerate(names, start=1):
         station = folder / name
         station.mkdir(parents=True, exist_ok=True)
-        text = STATION.format(name=name, task=task, endpoint=endpoint, seed=seed * 1000 + number)
-        for file, content in (("station.toml", text), ("calibration.toml", CALIBRATION)):
+        text = STATION.format(name=name, task=task, tool=bench.tool, endpoint=endpoint, seed=seed * 1000 + number)
+        calibration = CALIBRATION.format(camera=bench.camera, lens=bench.lens)
+        for file, content in (("station.toml", text), ("calibration.toml", calibration)):
             if not (station / file).exists():
                 (station / file).write_text(content)
         trusted = station / "trust" / "root.json"

@@ -11,12 +11,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from edge.emulation.hidden import draw
-from edge.emulation.mjcf import PHYSICS_DT_S, build
+from edge.emulation.hidden import Hidden, draw
+from edge.emulation.mjcf import build
+from edge.emulation.pin_insertion import PinSetting
+from edge.emulation.push_t import PushTSetting
+from edge.emulation.setting import Setting, Truth
+from edge.emulation.surfaces import PHYSICS_DT_S
 from edge.messages import CONTROL_HZ, MOTORS
-from edge.station import Station
-from edge.tasks.push_t.geometry import HEIGHT_M, Pose
-from edge.tasks.push_t.task import GOAL
+from edge.station import Station, StationError
 from firmware_bridge.fault_script import FaultScript
 from firmware_bridge.faults import FaultyBus, MotorFaults
 from firmware_bridge.frames import CanBus
@@ -32,6 +34,7 @@ TICK_NS = round(1e9 / CONTROL_HZ)
 SHORTED_DAMPING = 2.0
 BLOCKED_DAMPING = 1e5  # N m s/rad, N s/m at the jaw: a shaft that is blocked creeps less than an encoder step a second
 STOWED_RAD = np.array([0.0, 1.114, 0.948, -1.406, 0.0, 0.0])  # tool down, clear of the camera
+SETTINGS: dict[str, type[PushTSetting] | type[PinSetting]] = {"push_t": PushTSetting, "pin_insertion": PinSetting}
 NOISE_SAMPLES = 1 << 21  # drawn once: drawing a picture's worth each time costs more than rendering it
 
 
@@ -44,11 +47,11 @@ class World:
 
     def __init__(self, station: Station, seed: int, faults: FaultScript | None = None) -> None:
         self.hidden = draw(seed)
-        self.model = build(station, self.hidden, GOAL)
+        self.setting = _setting(station, self.hidden, seed)
+        self.model = build(station, self.hidden, self.setting)
         self.data = mujoco.MjData(self.model)
         self._rng = np.random.default_rng([seed, 0x5EED])
         self._noise = self._rng.normal(0.0, self.hidden.pixel_noise, NOISE_SAMPLES).round().astype(np.int16)
-        self._tee = self.model.joint("tee").qposadr[0]
         names = [f"joint{i}" for i in range(1, MOTORS + 1)]
         self._q = np.array([self.model.joint(name).qposadr[0] for name in names])
         self._dq = np.array([self.model.joint(name).dofadr[0] for name in names])
@@ -66,7 +69,7 @@ class World:
         self._programs = np.zeros((self.hidden.latency_ticks + 1, MOTORS, 3))  # a ring: motor laws, newest and before
         self._renderer: mujoco.Renderer | None = None
         self.data.qpos[self._q[:6]] = STOWED_RAD
-        self.place_tee(_somewhere(self._rng))
+        self.setting.begin(self.model, self.data, self._rng)
         self._go_wrong()
 
     @property
@@ -80,6 +83,7 @@ class World:
         self._program_actuators()
         mujoco.mj_step(self.model, self.data, STEPS_PER_TICK)
         self.ticks += 1
+        self.setting.tick()
         self._go_wrong()
 
     def picture(self) -> NDArray[np.uint8]:
@@ -93,19 +97,13 @@ class World:
         noisy: NDArray[np.uint8] = np.clip(clean + noise, 0, 255).astype(np.uint8)
         return noisy
 
-    def place_tee(self, pose: Pose) -> None:
+    def place_tee(self, pose: Truth) -> None:
         """Put the T down: the emulator's first placement, before anything is measured."""
-        at = self._tee
-        self.data.qpos[at : at + 3] = [pose[0], pose[1], HEIGHT_M / 2]
-        self.data.qpos[at + 3 : at + 7] = [np.cos(pose[2] / 2), 0.0, 0.0, np.sin(pose[2] / 2)]
-        mujoco.mj_forward(self.model, self.data)
+        self.setting.place(pose)
 
-    def truth(self) -> Pose:
-        """Return where the T really stands; for measuring the judge, never for judging."""
-        at = self._tee
-        w, x, y, z = self.data.qpos[at + 3 : at + 7]
-        yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
-        return (float(self.data.qpos[at]), float(self.data.qpos[at + 1]), yaw)
+    def truth(self) -> Truth:
+        """Return how the task really stands; for measuring the judge, never for judging."""
+        return self.setting.truth()
 
     def close(self) -> None:
         """Free the graphics context, which complains when it is left to the interpreter's end."""
@@ -140,6 +138,17 @@ class World:
             self.model.actuator_biasprm[GRIPPER, :3] = 0.0  # the jaw feels nothing of its motor
 
 
+def _setting(station: Station, hidden: Hidden, seed: int) -> Setting:
+    """Return the things of the station's task.
+
+    Raises:
+        StationError: there is no emulated bench for that task.
+    """
+    if station.task not in SETTINGS:
+        raise StationError(f"no emulated bench for task {station.task!r}; known: {', '.join(SETTINGS)}")
+    return SETTINGS[station.task](hidden, seed)
+
+
 @njit(cache=True)
 def _read_shafts(
     qpos: Array, qvel: Array, q: Indices, dq: Indices, gear: Array, bias_rad: Array, position: Array, velocity: Array
@@ -169,8 +178,3 @@ def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:
         raise NoGraphics(
             "cannot render the camera: no EGL found; on Debian and Ubuntu install libegl1 and libgl1-mesa-dri"
         ) from error
-
-
-def _somewhere(rng: np.random.Generator) -> Pose:
-    """Return a first place for the T that the arm reaches on all sides."""
-    return (float(rng.uniform(0.28, 0.34)), float(rng.uniform(-0.06, 0.06)), float(rng.uniform(-np.pi, np.pi)))

@@ -157,7 +157,10 @@ def _pose(time_ns: int, said: Mapping[str, Any], asked: bool, at: int) -> Pose:
 
 def _scene(said: Mapping[str, Any]) -> Scene:
     names = ("x_m", "y_m", "yaw_rad", "sigma_m", "sigma_rad")
-    objects = (SceneObject(str(item["name"]), *(_number(item[name]) for name in names)) for item in said["objects"])
+    objects = (
+        SceneObject(str(item["name"]), *(_number(item[name]) for name in names), _number(item.get("z_m", 0.0)))
+        for item in said["objects"]
+    )
     return Scene(_number(said["time_s"]), tuple(objects))
 
 

@@ -19,13 +19,12 @@ from edge.records import Outcome
 from edge.replay.arm import IdealArm
 from edge.replay.recorded import Look, Pose, Recorded
 from edge.station import Station
-from edge.tasks.push_t.task import PushT
 from edge.tasks.task import Task, Verdict
+from edge.trials.judges import TASKS
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import VERIFY_LIMIT_S
 from policies.interface import OutOfReach, Scene, TrialOver
 
-TASKS: dict[str, type[Task]] = {"push_t": PushT}
 UNJUDGED = ("stopped", "verify")  # causes that say that the judge did not come to a verdict
 NO_PICTURE: NDArray[np.uint8] = np.zeros((1, 1, 3), dtype=np.uint8)
 

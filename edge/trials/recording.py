@@ -73,7 +73,13 @@ TOPICS: dict[str, tuple[str, dict[str, Any]]] = {
             objects={
                 "type": "array",
                 "items": _object(
-                    name=_TEXT, x_m=_NUMBER, y_m=_NUMBER, yaw_rad=_NUMBER, sigma_m=_NUMBER, sigma_rad=_NUMBER
+                    name=_TEXT,
+                    x_m=_NUMBER,
+                    y_m=_NUMBER,
+                    yaw_rad=_NUMBER,
+                    sigma_m=_NUMBER,
+                    sigma_rad=_NUMBER,
+                    z_m=_NUMBER,  # left out where it is 0
                 ),
             },
         ),
@@ -158,7 +164,9 @@ class Recording:
 
     def scene(self, time_ns: int, scene: Scene) -> None:
         """Record what a picture showed."""
-        objects = [vars(item) for item in scene.objects]
+        objects = [
+            {name: value for name, value in vars(item).items() if name != "z_m" or value} for item in scene.objects
+        ]
         self._now("/scene", time_ns, {"time_s": scene.time_s, "objects": objects})
 
     def camera(self, time_ns: int, jpeg: bytes) -> None:
