@@ -1,7 +1,7 @@
 """The initial states of a task, as explicit lists: development, gate, held-out and audit.
 
-`python -m coordinator.evolution.starts` writes the Push-T list anew, the same one every time. Researchers see results
-by start for development only; a gate start is used once; held-out and audit starts are for measuring only.
+`python -m coordinator.evolution.starts` writes the lists anew, the same ones every time. Researchers see results by
+start for development only; a gate start is used once; held-out and audit starts are for measuring only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +25,7 @@ CORNERS = (
     * 1e-3
 )
 RING_M = (0.17, 0.47)  # where the arm can get at the T from all sides
+HOVER_OFF_M, HOVER_HEIGHT_M = (0.005, 0.020), (0.008, 0.025)  # of a pin's tip, from the middle of its socket's face
 
 
 class StartsError(Exception):
@@ -83,16 +84,31 @@ def draw_push_t(rng: np.random.Generator) -> tuple[float, float, float]:
             return round(x, 4), round(y, 4), round(yaw, 4)
 
 
-def write_push_t(path: Path) -> None:
-    """Write the list of Push-T."""
+def draw_pin_insertion(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Return a hover of the pin's tip over the socket: beside the hole by up to 20 mm, on any side, 8 to 25 mm up."""
+    away, side, height = rng.uniform(*HOVER_OFF_M), rng.uniform(-np.pi, np.pi), rng.uniform(*HOVER_HEIGHT_M)
+    return round(away * np.cos(side), 4), round(away * np.sin(side), 4), round(height, 4)
+
+
+Draw = Callable[[np.random.Generator], tuple[float, float, float]]
+LISTS: dict[str, tuple[tuple[str, str, str], Draw]] = {
+    "push_t": (("x_m", "y_m", "yaw_rad"), draw_push_t),
+    "pin_insertion": (("x_off_m", "y_off_m", "height_m"), draw_pin_insertion),
+}
+
+
+def write(task: str, path: Path) -> None:
+    """Write the list of one task."""
+    names, draw = LISTS[task]
     rng = np.random.default_rng(SEED)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("split", "start_id", "x_m", "y_m", "yaw_rad"))
+        writer.writerow(("split", "start_id", *names))
         for split, count in SPLITS.items():
             for number in range(count):
-                writer.writerow((split, f"{split}-{number:04d}", *draw_push_t(rng)))
+                writer.writerow((split, f"{split}-{number:04d}", *draw(rng)))
 
 
 if __name__ == "__main__":
-    write_push_t(Path(__file__).with_name("initial_states") / "push_t.csv")
+    for task in LISTS:
+        write(task, Path(__file__).with_name("initial_states") / f"{task}.csv")

@@ -10,7 +10,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +156,12 @@ def _pose(time_ns: int, said: Mapping[str, Any], asked: bool, at: int) -> Pose:
 
 
 def _scene(said: Mapping[str, Any]) -> Scene:
-    names = ("x_m", "y_m", "yaw_rad", "sigma_m", "sigma_rad")
-    objects = (
-        SceneObject(str(item["name"]), *(_number(item[name]) for name in names), _number(item.get("z_m", 0.0)))
-        for item in said["objects"]
-    )
-    return Scene(_number(said["time_s"]), tuple(objects))
+    return Scene(_number(said["time_s"]), tuple(_thing(item) for item in said["objects"]))
+
+
+def _thing(said: Mapping[str, Any]) -> SceneObject:
+    numbers = [_number(said[name]) for name in ("x_m", "y_m", "yaw_rad", "sigma_m", "sigma_rad")]
+    return replace(SceneObject(str(said["name"]), *numbers), z_m=_number(said.get("z_m", 0.0)))
 
 
 def _number(value: float | None) -> float:
