@@ -76,11 +76,14 @@ def open_bundle(data: bytes, name: str) -> Bundle:
     return Bundle(name, described, files)
 
 
-def unpack(bundle: Bundle, into: Path) -> Path:
+def unpack(bundle: Bundle, into: Path, weights: Path | None = None) -> Path:
     """Write the bundle to `into`/<id> as read-only files and return that folder; all of it is there or none.
 
+    Args:
+        weights: where its files of weights lie, each under its sha256, on the same disk; they are linked to.
+
     Raises:
-        BundleError: it cannot be written.
+        BundleError: it cannot be written, or weights that it needs are not there.
     """
     final = into / bundle.id
     if final.exists():
@@ -89,6 +92,8 @@ def unpack(bundle: Bundle, into: Path) -> Path:
         into.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=into))
         try:
+            for name, weight in bundle.manifest.weights.items():
+                os.link((weights or into) / weight.sha256, unfinished / name)
             _write_all(unfinished, {MANIFEST: manifest.to_bytes(bundle.manifest), **bundle.files})
             _rename(unfinished, final)
         finally:
@@ -103,21 +108,31 @@ def read_unpacked(folder: Path) -> Manifest:
 
     Raises:
         BundleError: not there.
-        BundleMalformed: a file is missing, added or changed.
+        BundleMalformed: a file is missing, added or changed, weights among them.
     """
     try:
-        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        paths = {path.name: path for path in folder.iterdir()}
+        weights = {name: _weigh(path) for name, path in paths.items() if space.WEIGHTS.fullmatch(name)}
+        files = {name: path.read_bytes() for name, path in paths.items() if name not in weights}
     except OSError as error:
         raise BundleError(f"cannot read the bundle in {folder}: {error.strerror}") from error
-    return manifest.read(files.pop(MANIFEST, b""), files)
+    described = manifest.read(files.pop(MANIFEST, b""), files)
+    if weights != described.weights:
+        raise BundleMalformed("the weights beside its files are not those that it names; fetch it again")
+    return described
+
+
+def _weigh(path: Path) -> space.Weight:
+    """Return what a file of weights is."""
+    with open(path, "rb") as file:
+        return space.Weight(hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size)
 
 
 def _check_weights(folder: Path, weights: Mapping[str, space.Weight]) -> None:
     """Raise where a file of weights lies beside the policy and is not what policy.toml says; it may lie elsewhere."""
     for path in (folder / name for name in weights):
         if path.exists():
-            with open(path, "rb") as file:
-                found = space.Weight(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+            found = _weigh(path)
             if found != weights[path.name]:
                 raise BundleError(f"{path} is not what {space.FILE} says; it is [{found.sha256!r}, {found.size_bytes}]")
 

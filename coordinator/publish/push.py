@@ -53,6 +53,7 @@ class Policy:
     task: str
     archive: bytes
     manifest: Mapping[str, Any]
+    weights: tuple[Path, ...] = ()  # files that travel beside it
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,9 @@ class Pusher:
             return Pushed("push", policy.bundle, policy.task, stage, tuple(edges), numbers, keyids, short, seed)
         if not self._signers:
             raise KeyRefused("a release needs people's keys: add --signer FILE, one a person")
+        for path in policy.weights:
+            if self._repository.release_weights(path.read_bytes(), self._signers, self._ring).missing:
+                raise KeyRefused("weights are released by all that it takes at once: add every --signer")
         released = self._repository.release(policy.task, policy.archive, self._signers, self._ring)
         now_unix_s = time.time()
         done = Pushed("push", policy.bundle, policy.task, stage, tuple(edges), numbers, keyids, released.missing, seed)
@@ -252,7 +256,10 @@ class Pusher:
             manifest = open_bundle(archive, name).manifest
         except (BundleError, SpaceError) as error:
             raise PushRefused(f"{folder} makes no bundle: {error}") from error
-        return Policy(name, manifest.task, archive, asdict(manifest))
+        weights = tuple(folder / name for name in manifest.weights)
+        if missing := [path.name for path in weights if not path.is_file()]:
+            raise PushRefused(f"{missing[0]} is not in {folder}, and the policy needs it; put it there")
+        return Policy(name, manifest.task, archive, asdict(manifest), weights)
 
     def _next_numbers(self, edges: Sequence[str]) -> dict[str, int]:
         numbers = {}

@@ -47,6 +47,11 @@ class Settings:
         return self.folder / "bundles"
 
     @property
+    def weights(self) -> Path:
+        """Where verified files of weights lie, each named by its sha256; bundles link to them."""
+        return self.folder / "weights"
+
+    @property
     def trust(self) -> Path:
         """Whose signatures count, and what they have signed."""
         return self.folder / "trust"

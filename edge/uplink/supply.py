@@ -19,7 +19,7 @@ from edge.activation.journal import ArrowRefused, Journal, OrderRefused
 from edge.records import RecordError, order_from_json
 from edge.trust.client import Grant, NotGranted, Stale, Tampered, Trust, TrustError, Unreachable
 from edge.uplink.settings import Settings, UplinkError
-from policies.bundle import BundleError, BundleMalformed, open_bundle, unpack
+from policies.bundle import Bundle, BundleError, BundleMalformed, open_bundle, unpack
 
 LOG = logging.getLogger("edge.uplink")
 REFRESH_EVERY_S = 1.0
@@ -43,6 +43,7 @@ class Supply:
         """
         self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
         self._refresh_at_s = float("-inf")
+        self._whole: dict[str, Bundle] = {}  # bundles that wait for their weights
         self._order = b""  # the newest that was looked at
         self._tampered: dict[str, tuple[float, str]] = {}  # bundle -> when to ask again, by the clock, and why not now
         self.refusal = ""  # the newest thing that was refused, for the status
@@ -112,20 +113,26 @@ class Supply:
             return self._trust.grant(task, bundle)
 
     def _fetch(self, task: str, bundle: str) -> None:
+        opened = self._whole.get(bundle) or self._open(task, bundle)
+        self._whole[bundle] = opened  # should its weights not come at once
+        for weight in opened.manifest.weights.values():
+            self._trust.weights(weight.sha256, self._settings.weights)
+        # What lies there was never verified, or is damaged; `unpack` would leave it.
+        shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
+        unpack(opened, self._settings.bundles, self._settings.weights)
+        del self._whole[bundle]
+
+    def _open(self, task: str, bundle: str) -> Bundle:
         data = self._download(task, bundle)
         self._journal.fetched(bundle)
         try:
             opened = open_bundle(data, bundle)
             if opened.manifest.task != task:
                 raise BundleMalformed(f"it is for the task {opened.manifest.task!r}, not {task!r}")
-            if opened.manifest.weights:
-                raise BundleMalformed("it needs weights, which this version gives no policy")
         except BundleMalformed as error:
             self._journal.rejected(bundle, str(error))
             raise
-        # What lies there was never verified, or is damaged; `unpack` would leave it.
-        shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
-        unpack(opened, self._settings.bundles)
+        return opened
 
     def _download(self, task: str, bundle: str) -> bytes:
         again_s, why = self._tampered.get(bundle, (float("-inf"), ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -183,6 +184,30 @@ def test_what_may_not_be_ordered_is_refused_in_one_line(
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert files(run) == before
+
+
+def with_weights(folder: Path, weights: bytes) -> Path:
+    source = Path(shutil.copytree(POLICY, folder / "source", ignore=shutil.ignore_patterns("__pycache__")))
+    name = hashlib.sha256(weights).hexdigest()
+    toml = source / "policy.toml"
+    toml.write_text(toml.read_text() + f'\n[weights]\n"net.onnx" = ["{name}", {len(weights)}]\n')
+    return source
+
+
+def test_weights_are_released_with_their_policy(run: Path, tmp_path: Path) -> None:
+    weights = b"the weights of a net"
+    source = with_weights(tmp_path, weights)
+    mine = pusher(run, 1, 2)
+    with pytest.raises(PushRefused, match=r"net\.onnx is not in"):
+        mine.find(str(source), "")
+    (source / "net.onnx").write_bytes(weights)
+    policy = mine.find(str(source), "")
+    with pytest.raises(CoordinatorError, match="add every --signer"):
+        pusher(run, 1).push(policy, EDGES, "active", 1, 1.0)
+    Repository.open(run / "trust").withdraw("weights")
+    assert mine.push(policy, EDGES, "active", 1, 1.0).missing == 0
+    name = hashlib.sha256(weights).hexdigest()
+    assert Repository.open(run / "trust").file(f"targets/weights/{name}.{name}") == weights
 
 
 def test_a_demo_s_own_person_needs_no_signer(tmp_path: Path) -> None:
