@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coordinator.evolution.evidence import interval
+from coordinator.evolution.rates import exact_interval
 
 Summary = dict[str, Any]
 
@@ -89,7 +89,7 @@ def _row(what: str, figure: str, bound: str, holds: bool | None) -> dict[str, An
 
 
 def _count(successes: int, trials: int) -> str:
-    low, high = interval(successes, trials)
+    low, high = exact_interval(successes, trials)
     share = 100 * successes / trials
     return f"{successes}/{trials} = {share:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 

@@ -5,33 +5,27 @@ The same calls in the same order give the same events.
 
 - An attempt fills a slot: a candidate on a start for a purpose. An invalid or lost attempt leaves its slot open, and
   the slot is asked for again under a new assignment.
-- Order of work: slots to fill again, held-out measurement of a promising incumbent, gate pairs for the candidate that
-  led most in the screen, the incumbent's baseline, screens, and when all that is out, the incumbent on development
-  starts (`play`): work never ends. A pair is handed out together; a half that has to be filled again goes to whoever
-  asks.
-- The incumbent moves by a decision only. What was promising against the old incumbent is tried again on the new one.
+- Order of work: slots to fill again, once-failed states for a candidate that passed the gate, held-out measurement of
+  a promising incumbent, gate pairs for the candidate that led most in the screen, the incumbent's baseline, screens,
+  and when all that is out, the incumbent on development starts (`play`): work never ends. A pair is handed out
+  together; a half that has to be filled again goes to whoever asks.
+- The incumbent moves by a decision only, and what all gates together may risk on false gains is kept in one purse.
+  What was promising against the old incumbent is tried again on the new one.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
-from coordinator.evolution.evidence import (
-    SCREEN_ATTEMPTS,
-    Call,
-    Result,
-    Stage,
-    compare,
-    gate,
-    heldout_hopeless,
-    interval,
-    screen,
-)
+from coordinator.evolution.campaign_alpha import Purse
+from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, Stage, heldout_hopeless, screen
+from coordinator.evolution.pairs import Paired, judge
+from coordinator.evolution.rates import exact_interval
 from coordinator.evolution.records import (
     CandidateMade,
     CandidateState,
@@ -41,6 +35,7 @@ from coordinator.evolution.records import (
     HypothesisMade,
     TrialUsed,
 )
+from coordinator.evolution.regression import bank, chosen, needed
 from coordinator.evolution.starts import Start, Starts
 from coordinator.research.offline import Proposal, ResearchContext, Standing, Tried, canonical
 from edge.records import Outcome, Trial
@@ -145,8 +140,10 @@ class _Pair:
     near_ceiling: bool  # when it was asked for, so that no later trial changes what it says
 
     @property
-    def complete(self) -> bool:
-        return self.candidate.result is not None and self.incumbent.result is not None
+    def done(self) -> Paired | None:
+        """Both results; None before they are there."""
+        mine, theirs = self.candidate.result, self.incumbent.result
+        return None if mine is None or theirs is None else Paired(mine, theirs, self.near_ceiling)
 
 
 @dataclass(eq=False)
@@ -159,7 +156,12 @@ class _Candidate:
     parent: _Candidate | None
     state: str
     screens: dict[str, _Slot] = field(default_factory=dict)  # by start
+    stake: float = 0.0  # of the campaign's purse, from its first pair on
     pairs: list[_Pair] = field(default_factory=list)
+    judged: int = 0  # of the pairs, from the first
+    bank: list[_Slot] | None = None  # on once-failed states, from when it has passed the gate
+    bank_asked: int = 0
+    bank_least: int = 0  # successes there that it needs
     results: list[Result] = field(default_factory=list)  # valid, but for held-out and play
     failures: Counter[str] = field(default_factory=Counter)
     last: Stage | None = None
@@ -201,6 +203,8 @@ class Campaign:
         self._seen: set[tuple[str, str, int]] = set()
         self._counts: Counter[str] = Counter()
         self._testing: list[_Candidate] = []
+        self._purse = Purse()
+        self._learnt: dict[str, tuple[Start, int]] = {}  # by start: an incumbent failed, a later one succeeded
         self._next_gate = 0
         self._generation = -1
         self._ended: list[Standing] = []  # screened against this incumbent and turned down
@@ -223,7 +227,8 @@ class Campaign:
         if self._again:
             return Work((self._hand_out(self._again.popleft()),))
         return (
-            self._heldout_work(now_s)
+            self._bank_work()
+            or self._heldout_work(now_s)
             or self._gate_work()
             or self._baseline_work()
             or self._screen_work(now_s)
@@ -243,11 +248,11 @@ class Campaign:
         if trial.outcome is Outcome.INVALID:
             self._fill_again(slot, now_s)
             return
-        slot.result = Result(trial.outcome is Outcome.SUCCESS, trial.progress, trial.trial_s)
+        slot.result = Result(trial.outcome is Outcome.SUCCESS, trial.progress, trial.trial_s, trial.cause)
         if slot.purpose == "play" or self.finished:
             return
         self._events.append(TrialUsed(*trial.identity))
-        if slot.purpose != "heldout":
+        if slot.purpose not in ("heldout", "bank"):
             slot.candidate.results.append(slot.result)
             if trial.outcome is Outcome.FAILURE and slot.purpose in ("baseline", "screen"):
                 slot.candidate.failures[trial.cause] += 1
@@ -268,7 +273,7 @@ class Campaign:
         """Return the campaign as people see it."""
         successes = sum(result.success for result in self._incumbent.results)
         trials = len(self._incumbent.results)
-        low, high = interval(successes, trials)
+        low, high = exact_interval(successes, trials)
         done = [slot.result for slot in self._held if slot.result is not None]
         return Snapshot(
             incumbent_id=self._incumbent.candidate_id,
@@ -288,6 +293,17 @@ class Campaign:
         )
 
     # -- where work comes from ----------------------------------------------------------------------------------------
+
+    def _bank_work(self) -> Work | None:
+        """Ask for no more attempts on once-failed states than would do if all succeeded."""
+        for candidate in self._testing:
+            slots = candidate.bank or []
+            asked = slots[: candidate.bank_asked]
+            hoped = sum(slot.result is None or slot.result.success for slot in asked)
+            if len(asked) < len(slots) and hoped < candidate.bank_least:
+                candidate.bank_asked += 1
+                return Work((self._hand_out(slots[candidate.bank_asked - 1]),))
+        return None
 
     def _heldout_work(self, now_s: float) -> Work | None:
         if not self._held and self._promising():
@@ -314,13 +330,17 @@ class Campaign:
         waiting = [
             item
             for item in self._testing
-            if item.state == "gate" and (item.pairs or item.lead >= STRONG_LEAD or self._screened >= SCREENED_FIRST)
+            if item.state == "gate"
+            and item.bank is None
+            and (item.pairs or item.lead >= STRONG_LEAD or self._screened >= SCREENED_FIRST)
         ]
         if not waiting or self._next_gate >= len(self._starts.gate):
             return None
         candidate = max(waiting, key=lambda item: item.lead)  # another's pairs wait, and count when it goes on
-        if sum(not pair.complete for pair in candidate.pairs) >= PAIRS_AHEAD:
+        if sum(pair.done is None for pair in candidate.pairs) >= PAIRS_AHEAD:
             return None
+        if not candidate.pairs:
+            candidate.stake, self._purse = self._purse.stake, self._purse.staked()
         start = self._starts.gate[self._next_gate]
         self._next_gate += 1
         name = f"pair-{self._next_gate:04d}"
@@ -360,7 +380,10 @@ class Campaign:
         return next((start for start in self._window() if start.start_id not in candidate.screens), None)
 
     def _screen_slot(self, candidate: _Candidate, start: Start) -> _Slot:
-        slot = candidate.screens[start.start_id] = self._slot(candidate, start, "screen")
+        """Give the first test of a configuration the incumbent's seeds, so that luck is shared; later ones others."""
+        first = self._tests[canonical(candidate.params)] == 1
+        seed = self._incumbent.screens[start.start_id].seed if first else self._draw_seed()
+        slot = candidate.screens[start.start_id] = _Slot(candidate, start, "screen", seed)
         return slot
 
     def _play_work(self) -> Work:
@@ -413,22 +436,42 @@ class Campaign:
             self._end(candidate, "reject", "screen", stage, now_s)
 
     def _judge_gate(self, candidate: _Candidate, now_s: float) -> None:
-        """Look at the pairs in the order of asking, up to the first that is not complete."""
-        comparisons: list[int] = []
-        lead = 0
-        for pair in candidate.pairs:
-            mine, theirs = pair.candidate.result, pair.incumbent.result
-            if mine is None or theirs is None:
+        """Look at the pairs in the order of asking, up to the first that is not complete; then at the bank."""
+        while candidate.bank is None and candidate.judged < len(candidate.pairs):
+            done = [pair.done for pair in candidate.pairs[: candidate.judged + 1]]
+            complete = [pair for pair in done if pair is not None]
+            if len(complete) < len(done):
                 return
-            comparisons.append(compare(mine, theirs, pair.near_ceiling))
-            lead += mine.success - theirs.success
-            candidate.last = stage = gate(comparisons, lead)
+            candidate.judged += 1
+            candidate.last = stage = judge(complete, candidate.stake)
             if stage.call is Call.PASS:
-                self._accept(candidate, stage, now_s)
-                return
-            if stage.call is not Call.GO_ON:
+                self._begin_bank(candidate)
+            elif stage.call is not Call.GO_ON:
                 self._end(candidate, "reject" if stage.call is Call.REJECT else "inconclusive", "gate", stage, now_s)
                 return
+        if candidate.bank is not None:
+            self._judge_bank(candidate, candidate.bank, now_s)
+
+    def _begin_bank(self, candidate: _Candidate) -> None:
+        self._drop(candidate)  # pairs beyond those that decided
+        successes, trials = _tally(self._incumbent.results)
+        states = chosen(list(self._learnt.values()))
+        candidate.bank = [_Slot(candidate, start, "bank", seed) for start, seed in states]
+        candidate.bank_least = needed(len(states), successes, trials)
+
+    def _judge_bank(self, candidate: _Candidate, slots: list[_Slot], now_s: float) -> None:
+        passed = candidate.last
+        assert passed is not None  # a candidate comes here from the gate
+        results = [slot.result for slot in slots if slot.result is not None]
+        call = bank(results, len(slots), candidate.bank_least)
+        if call is Call.GO_ON:
+            return
+        told = f"; once-failed states {sum(item.success for item in results)}/{len(results)}" if results else ""
+        stage = replace(passed, call=call, reason=passed.reason + told)
+        if call is Call.PASS:
+            self._accept(candidate, stage, now_s)
+        else:
+            self._end(candidate, "reject", "gate", stage, now_s)
 
     def _near_ceiling(self) -> bool:
         results = self._incumbent.results
@@ -456,7 +499,7 @@ class Campaign:
         if not done:
             return
         successes = sum(result.success for result in done)
-        low, high = interval(successes, len(done))
+        low, high = exact_interval(successes, len(done))
         complete = len(done) == self._heldout_total
         self._events.append(
             HeldoutMeasured(
@@ -468,6 +511,7 @@ class Campaign:
 
     def _accept(self, candidate: _Candidate, stage: Stage, now_s: float) -> None:
         self._testing.remove(candidate)
+        self._learn(candidate)
         decision = self._decide(candidate, "accept", "gate", stage, now_s)
         self._accepted.append(
             Accepted(
@@ -483,9 +527,10 @@ class Campaign:
         others, self._testing = self._testing, []
         promising = [item.proposal for item in others if self._worth_rebasing(item, candidate)]
         for other in others:
-            self._drop(other)
+            self._give_up(other)
             unseen = Stage(Call.GO_ON, "", 0, 0, 0)
             self._decide(other, "superseded", other.state, other.last or unseen, now_s)
+        self._purse = self._purse.gained()
         if self._held:
             self._close_heldout(now_s)
         self._incumbent = candidate
@@ -495,6 +540,21 @@ class Campaign:
             if canonical(params) not in self._closed():
                 self._test(proposal, now_s)
 
+    def _learn(self, accepted: _Candidate) -> None:
+        """Keep the states from which it succeeded and its predecessor failed; drop those that it has lost."""
+        for slot in accepted.bank or []:
+            if slot.result is not None and not slot.result.success:
+                del self._learnt[slot.start.start_id]
+        for pair in accepted.pairs[: accepted.judged]:
+            if (done := pair.done) is not None and done.mine.success and not done.theirs.success:
+                self._learnt[pair.candidate.start.start_id] = (pair.candidate.start, pair.candidate.seed)
+
+    def _give_up(self, candidate: _Candidate) -> None:
+        """Wait no longer for a candidate, and take back what its bet still holds."""
+        self._drop(candidate)
+        if candidate.stake:
+            self._purse = self._purse.given_up(candidate.stake, candidate.last.wealth if candidate.last else 1.0)
+
     def _worth_rebasing(self, other: _Candidate, accepted: _Candidate) -> bool:
         """Return whether nothing speaks against an idea yet, and it is about something else than the accepted one."""
         about_the_same = set(other.proposal.changes) & set(accepted.proposal.changes)
@@ -503,16 +563,16 @@ class Campaign:
     def _end(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
         self._testing.remove(candidate)
         self._ended.append(candidate.standing)
-        self._drop(candidate)
+        self._give_up(candidate)
         self._decide(candidate, verdict, stage_name, stage, now_s)
 
     def _decide(self, candidate: _Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> DecisionMade:
         mine: list[Result | None]
         theirs: list[Result | None]
         if stage_name == "gate":
-            used = [pair for pair in candidate.pairs[: stage.pairs] if pair.complete]
-            mine = [pair.candidate.result for pair in used]
-            theirs = [pair.incumbent.result for pair in used]
+            used = [done for pair in candidate.pairs[: stage.pairs] if (done := pair.done) is not None]
+            mine = [done.mine for done in used]
+            theirs = [done.theirs for done in used]
         else:
             mine = [slot.result for slot in candidate.screens.values()]
             theirs = list(self._incumbent.results)
@@ -623,7 +683,7 @@ class Campaign:
 
     def _drop(self, candidate: _Candidate) -> None:
         """Wait no longer for a candidate's attempts, nor for the incumbent's in its pairs."""
-        for slot in candidate.screens.values():
+        for slot in (*candidate.screens.values(), *(candidate.bank or [])):
             self._forget(slot)
         for pair in candidate.pairs:
             self._forget(pair.candidate)
@@ -639,6 +699,6 @@ class Campaign:
         return self._counts[name]
 
 
-def _tally(results: list[Result | None]) -> tuple[int, int]:
+def _tally(results: Sequence[Result | None]) -> tuple[int, int]:
     valid = [result for result in results if result is not None]
     return sum(result.success for result in valid), len(valid)

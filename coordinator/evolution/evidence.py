@@ -1,4 +1,4 @@
-"""When a candidate counts as better: paired comparisons, a screen, an anytime-valid test and intervals.
+"""When a candidate counts as better: paired comparisons, a screen and an anytime-valid test.
 
 - Two attempts are compared: success beats failure; between failures more progress wins; between successes nobody
   wins, unless the incumbent is near its ceiling, where the clearly shorter one does.
@@ -6,6 +6,8 @@
   made, as a few of its own would let every candidate share their luck. The gate is evidence: pairs on fresh starts.
 - The gate bets on each comparison. Under "the candidate is no more often better than worse" the wealth is a
   supermartingale, so it reaches 1/alpha with probability at most alpha however often one looks (Ville's inequality).
+- It gives up by a bet too: against "the candidate wins WORTH more of the pairs than it loses". An idea that does is
+  given up for that reason with probability at most GIVEN_UP_WRONGLY.
 - Decisions read the comparisons in the order in which they were asked for, never in the order in which they arrived.
 """
 
@@ -21,16 +23,21 @@ import numpy as np
 PROGRESS_MARGIN = 0.05  # of progress; less than this between two attempts says nothing
 FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
 SCREEN_ATTEMPTS = 8
-SCREEN_LEAD = 1.2  # in standard deviations: what a whole screen must show,
+# In standard deviations. A lead of one success in eight passes: eight attempts cannot tell more, and turning down what
+# is 25 points better costs more than a gate that gives up early.
+SCREEN_LEAD = 0.65  # what a whole screen must show,
 EARLY_LEAD = (5, 2.0)  # what so many attempts must show to be enough,
-NO_LEAD = ((3, -0.8), (5, 0.3))  # and below what they end it
+NO_LEAD = ((3, -1.3), (5, -0.5))  # and below what they end it
 LEAST_SPREAD = 0.02  # variance of a comparison; an incumbent that always does the same still meets other days
 ALPHA = 0.05
-BETS = (0.15, 0.3, 0.5, 0.7)
-GATE_CAP = 40
+BETS = (0.5, 0.7, 0.9)
+GATE_CAP = 80
 LOSING_TAIL = 0.15
 LOSING_AFTER = 4
-# After so many pairs a lead of no more than that is not worth the robots' time: other ideas may gain more.
+WORTH = 0.25
+GIVEN_UP_WRONGLY = 0.07
+DOUBTS = (0.4, 0.8)  # bets that the candidate is not worth it
+# After so many pairs with a difference a lead of no more than that is not worth the robots' time: others gain more.
 DULL = ((8, 0), (14, 2), (22, 4), (32, 6))
 
 
@@ -50,6 +57,7 @@ class Result:
     success: bool
     progress: float
     seconds: float
+    cause: str = ""  # the failure class
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,20 @@ def wealth(comparisons: Sequence[int]) -> float:
     return float(np.mean([np.prod([1.0 + bet * item for item in comparisons]) for bet in BETS]))
 
 
-def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA) -> Stage:
+def doubt(comparisons: Sequence[int]) -> float:
+    """Return what betting 1 against "it wins WORTH more of the pairs than it loses" has become."""
+    return float(np.mean([np.prod([1.0 - bet * (item - WORTH) for item in comparisons]) for bet in DOUBTS]))
+
+
+def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA, admissible: bool = True) -> Stage:
     """Decide from comparisons on fresh starts, in the order in which they were asked for.
 
     Args:
         comparisons: one of -1, 0, +1 a pair.
         success_lead: the candidate's successes minus the incumbent's on these pairs; a candidate that succeeds less
             often is never accepted, however much progress it makes.
+        alpha: the chance of accepting a candidate that is no better; what the campaign stakes on it.
+        admissible: whether it may be accepted so far, all else granted.
     """
     wins, losses = comparisons.count(1), comparisons.count(-1)
     now = wealth(comparisons)
@@ -125,29 +140,21 @@ def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA) ->
     def stage(call: Call, reason: str) -> Stage:
         return Stage(call, reason, len(comparisons), wins, losses, now)
 
-    if now >= 1.0 / alpha and success_lead >= 0:
-        return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
-    if wins + losses >= LOSING_AFTER and wins < losses and _tail(losses, wins + losses) < LOSING_TAIL:
+    if now >= 1.0 / alpha:
+        if success_lead >= 0 and admissible:
+            return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
+    elif wins + losses >= LOSING_AFTER and wins < losses and _tail(losses, wins + losses) < LOSING_TAIL:
         return stage(Call.REJECT, f"losing: {wins} wins, {losses} losses")
-    if any(len(comparisons) >= pairs and wins - losses <= lead for pairs, lead in DULL):
+    elif _not_worth_it(comparisons, wins, losses):
         return stage(Call.INCONCLUSIVE, f"no difference seen in {len(comparisons)} pairs: {wins} wins, {losses} losses")
     if len(comparisons) >= GATE_CAP:
         return stage(Call.INCONCLUSIVE, f"undecided after {len(comparisons)} pairs: {wins} wins, {losses} losses")
     return stage(Call.GO_ON, "")
 
 
-def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the exact two-sided interval of a success rate (Clopper and Pearson 1934); (0, 1) without trials."""
-    from scipy.special import betaincinv  # only here: scipy is half a second and forty megabytes
-
-    if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes of {trials} trials")
-    if trials == 0:
-        return 0.0, 1.0
-    tail = (1.0 - confidence) / 2.0
-    low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
-    high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1.0 - tail))
-    return low, high
+def _not_worth_it(comparisons: Sequence[int], wins: int, losses: int) -> bool:
+    dull = any(wins + losses >= different and wins - losses <= lead for different, lead in DULL)
+    return dull or doubt(comparisons) >= 1.0 / GIVEN_UP_WRONGLY
 
 
 def heldout_hopeless(successes: int, done: int, target: int, total: int) -> bool:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import comb
 from statistics import median
 
-from coordinator.evolution.evidence import interval
+from coordinator.evolution.rates import exact_interval
 from coordinator.report.run import Idea, Run, TrialRow
 
 HELDOUT = "heldout"
@@ -46,7 +46,7 @@ class Count:
         """The exact 95 % interval; everything is possible where nothing was tried."""
         if not self.trials:
             return (0.0, 100.0)
-        low, high = interval(self.successes, self.trials)
+        low, high = exact_interval(self.successes, self.trials)
         return (100.0 * low, 100.0 * high)
 
     @property

@@ -1,0 +1,30 @@
+"""Near the ceiling a candidate need not succeed more often: it may be not worse and at least a tenth faster.
+
+- "Not worse" is evidence, not the lack of it: a bet against "it succeeds less often by WORSE or more" must have grown
+  to 1 / RISK. Such a bet grows with each pair that has no difference, so it takes some twenty pairs without a loss.
+- "Faster" is the geometric mean of the ratios of times, over pairs in which both succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coordinator.evolution.evidence import FASTER_SHARE, Result
+
+WORSE = 0.1  # of success, what a candidate must be shown not to lose
+RISK = 0.2  # of passing one that loses as much
+BETS = (0.5, 0.9)  # below 1 / (1 - WORSE), so that a loss leaves something
+
+
+def not_worse(pairs: Sequence[tuple[Result, Result]]) -> bool:
+    """Return whether (candidate, incumbent) pairs show that the candidate succeeds less often by less than WORSE."""
+    steps = np.array([mine.success - theirs.success + WORSE for mine, theirs in pairs], float)
+    return bool(np.mean([np.prod(1.0 + bet * steps) for bet in BETS]) >= 1.0 / RISK)
+
+
+def faster(pairs: Sequence[tuple[Result, Result]]) -> bool:
+    """Return whether the candidate takes at most FASTER_SHARE of the incumbent's time where both succeed."""
+    ratios = [mine.seconds / theirs.seconds for mine, theirs in pairs if mine.success and theirs.success]
+    return bool(ratios) and bool(np.exp(np.mean(np.log(ratios))) <= FASTER_SHARE)

@@ -1,0 +1,48 @@
+"""Pairs of attempts from the same fresh start, and what they say at the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.evolution.ceiling import faster, not_worse
+from coordinator.evolution.evidence import Call, Result, Stage, compare, gate, wealth
+from coordinator.evolution.regression import less_safe
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A candidate's attempt and the incumbent's."""
+
+    mine: Result
+    theirs: Result
+    near_ceiling: bool  # whether the incumbent stood near its ceiling when the pair was asked for
+
+    @property
+    def comparison(self) -> int:
+        """+1 where the candidate's attempt is better, -1 where it is worse."""
+        return compare(self.mine, self.theirs, self.near_ceiling)
+
+
+def judge(pairs: Sequence[Paired], alpha: float) -> Stage:
+    """Decide from all of `pairs`, in the order in which they were asked for, after each shorter run of them went on.
+
+    A candidate that had to be stopped for safety more often is rejected whatever it gains. One that gains by time
+    must be shown to be not worse, and at least a tenth faster.
+    """
+    results = [(pair.mine, pair.theirs) for pair in pairs]
+    comparisons = [pair.comparison for pair in pairs]
+    lead = sum(mine.success - theirs.success for mine, theirs in results)
+    stage = gate(comparisons, lead, alpha, _admissible(pairs, alpha))
+    if less_safe(results):
+        return Stage(Call.REJECT, "stopped for safety more often", stage.pairs, stage.wins, stage.losses, stage.wealth)
+    return stage
+
+
+def _admissible(pairs: Sequence[Paired], alpha: float) -> bool:
+    if not any(pair.near_ceiling for pair in pairs):
+        return True
+    if wealth([compare(pair.mine, pair.theirs) for pair in pairs]) >= 1.0 / alpha:
+        return True  # by success and progress alone
+    results = [(pair.mine, pair.theirs) for pair in pairs]
+    return not_worse(results) and faster(results)
