@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from calibration.records import CameraCalibration
 from edge.perception.outline import normal_equations
-from edge.tasks.pin_insertion.geometry import HANDLE_M, PIN_RADIUS_M, SOCKET_TOP_M, face_m
+from edge.tasks.pin_insertion.geometry import HANDLE_M, SOCKET_TOP_M, face_m
 from policies.interface import Array, SceneObject
 
 Image = NDArray[np.uint8]
@@ -34,6 +34,7 @@ MOST_RESIDUAL_PX = 0.8
 LEAST_PIN_PX = 25  # of its area
 NEAR_SOCKET_M = 0.15
 UNLIT, LIT = 0.36, 0.62  # green share of a pixel without and full of pin
+FOOT_M = 0.0010  # from where the pin's last row is half full to its middle, as measured; its radius is 1.8 mm
 SIGMA_PX = 0.15  # of the pin's foot, as measured
 
 
@@ -150,9 +151,9 @@ def _placed(sight: PinSight, camera: CameraCalibration) -> tuple[SceneObject, ..
     distance_m = float(np.linalg.norm(away))
     if not (0.0 < distance_m < 2.0 and front_m[2] < eye_m[2]):
         return ()
-    foot_m = front_m[:2] + away / distance_m * PIN_RADIUS_M  # what is seen is the pin's front
+    foot_m = front_m[:2] + away / distance_m * FOOT_M
     # The handle begins where its lower front edge hides the pin.
-    top_m = _at_distance(sight.top_px, camera, distance_m + PIN_RADIUS_M - HANDLE_M[0] / 2)
+    top_m = _at_distance(sight.top_px, camera, distance_m + FOOT_M - HANDLE_M[0] / 2)
     sigma_m = SIGMA_PX * distance_m / camera.focal_px
     lean_rad = sight.lean_rad
     x, y = float(foot_m[0]), float(foot_m[1])

@@ -18,6 +18,8 @@ LOWEST_M = 0.004  # below the face: what was not felt there is not felt any more
 SETTLED_M, PATIENCE_S = 0.0004, 0.8
 PRESS_S = 6.0
 LOOKS, LOOKS_BEFORE_GIVING_UP = 5, 4
+DIP_M = 0.0002
+FARTHEST_MISS_M = 0.006
 LIFT_M_S, AGAIN_M = 0.1, 0.006
 
 
@@ -45,20 +47,49 @@ def _insert(hand: Hand, aim_m: Array, params: Params) -> bool:
     if params["settle_above"]:
         hand.settle(SETTLED_M, PATIENCE_S)
     hand.feel_nothing()
+    touched = _touch(hand, params)
+    if touched and params["look_at_touch"]:
+        missed_m = _missed(hand)
+        if missed_m is not None:
+            hand.let_go()
+            hand.line(hand.sent_m + np.array([0.0, 0.0, AGAIN_M]), LIFT_M_S)
+            hand.line(hand.sent_m - np.array([*missed_m, 0.0]), LIFT_M_S)
+            hand.settle(SETTLED_M, PATIENCE_S)
+            touched = _touch(hand, params)
+    if touched and params["spiral_search"] and not search(hand, _search(params)):
+        return False
+    return press(hand, SOCKET_TOP_M - SEATED_M, float(params["press_force_n"]), PRESS_S)
+
+
+def _touch(hand: Hand, params: Params) -> bool:
+    """Come down; return whether the pin stands on the socket, and is not in the hole already."""
     lowest_m = SOCKET_TOP_M - LOWEST_M
-    descend(hand, lowest_m, float(params["descend_speed_m_s"]), float(params["contact_force_n"]))
-    press_n = float(params["press_force_n"])
-    if params["spiral_search"] and hand.seen.tool_position_m[2] > lowest_m:
-        search(
-            hand,
-            Search(
-                radius_m=float(params["search_radius_m"]),
-                pitch_m=float(params["search_pitch_m"]),
-                speed_m_s=float(params["search_speed_m_s"]),
-                press_n=press_n,
-            ),
-        )
-    return press(hand, SOCKET_TOP_M - SEATED_M, press_n, PRESS_S)
+    felt = descend(hand, lowest_m, float(params["descend_speed_m_s"]), float(params["contact_force_n"]))
+    return felt and bool(hand.seen.tool_position_m[2] > lowest_m)
+
+
+def _missed(hand: Hand) -> Array | None:
+    """Return by how much the pin's foot, where it stands, is off the middle of the socket's face, as the camera sees it."""
+    misses = []
+    for _ in range(LOOKS):
+        scene = hand.robot.scene()
+        socket, pin = scene.find("socket"), scene.find("pin")
+        if socket is not None and pin is not None:
+            misses.append((pin.x_m - socket.x_m, pin.y_m - socket.y_m))
+    if not misses:
+        return None
+    missed_m = np.median(misses, axis=0)
+    return missed_m if float(np.linalg.norm(missed_m)) <= FARTHEST_MISS_M else None
+
+
+def _search(params: Params) -> Search:
+    return Search(
+        radius_m=float(params["search_radius_m"]),
+        pitch_m=float(params["search_pitch_m"]),
+        speed_m_s=float(params["search_speed_m_s"]),
+        press_n=float(params["search_force_n"]),
+        dip_m=DIP_M if params["wait_at_dips"] else None,
+    )
 
 
 def _look(hand: Hand, wanted: int) -> Array | None:

@@ -24,6 +24,7 @@ SLOW_M_S = 0.004
 YIELD_M_PER_N = 0.00006  # how far the target moves in one step for each newton that is missing
 DEEPEST_LEAD_M, DEEPEST_M = 0.030, -0.018  # of the target below the tip, and above the table
 STUCK_STEPS, STUCK_M = 20, 0.0003
+WAIT_STEPS, WAIT_HARDER = 8, 2.0
 FOLLOW = 0.2  # share of the sideways miss that a pin in the hole gives way to, each step
 
 
@@ -87,15 +88,16 @@ class Hand:
             self.send(here_m, pressing=True)
 
     def send(self, target_m: Array, pressing: bool = False) -> Observation:
-        """Send one target; a pressing hand takes no error of height, and none of the place, for friction."""
+        """Send one target; a pressing hand takes an error of height for what it is, and not for friction."""
         before, self.sent_m = self.sent_m, target_m
         try:
             self.seen = self.robot.step(ToolTarget(target_m + self.offset_m, self._turned()))
         except OutOfReach:  # at the edge of the workspace the corrections give way
             self.offset_m, self.lean_rad = np.zeros(3), np.zeros(3)
             self.seen = self.robot.step(ToolTarget(target_m))
-        if not pressing and np.linalg.norm(target_m - before) * POLICY_HZ <= LEARN_BELOW_M_S:
+        if np.linalg.norm(target_m[:2] - before[:2]) * POLICY_HZ <= LEARN_BELOW_M_S:
             missed = self.encoder_gain * ((target_m + before) / 2 - self.seen.tool_position_m)
+            missed[2] *= not pressing
             self.offset_m = np.clip(self.offset_m + missed, -OFFSET_LIMIT_M, OFFSET_LIMIT_M)
         leans = self.upright_gain * _lean(self.seen.tool_quat_wxyz)
         self.lean_rad = np.clip(self.lean_rad + leans, -LEAN_LIMIT_RAD, LEAN_LIMIT_RAD)
@@ -114,8 +116,8 @@ class Hand:
 
 
 def descend(hand: Hand, lowest_m: float, speed_m_s: float, until_n: float) -> bool:
-    """Lower the tip until it presses with `until_n` or is sent below `lowest_m`; return whether something was felt."""
-    while hand.sent_m[2] > lowest_m:
+    """Lower the tip until it presses with `until_n` or is at `lowest_m`; return whether something was felt."""
+    while hand.seen.tool_position_m[2] > lowest_m and hand.sent_m[2] > DEEPEST_M:
         hand.send(hand.sent_m - np.array([0.0, 0.0, speed_m_s / POLICY_HZ]))
         if hand.push_n >= until_n:
             return True
@@ -131,6 +133,7 @@ class Search:
     speed_m_s: float
     press_n: float
     drop_m: float = 0.0015  # so far below where it touched the tip is in the mouth of the hole
+    dip_m: float | None = None  # and so far, it may be on its brim: it waits there a moment
 
 
 def search(hand: Hand, how: Search) -> bool:
@@ -142,9 +145,19 @@ def search(hand: Hand, how: Search) -> bool:
         angle += how.speed_m_s / POLICY_HZ / max(radius_m, how.pitch_m / 2)
         around_m = middle_m + radius_m * np.array([np.cos(angle), np.sin(angle)])
         _press(hand, around_m, how.press_n)
+        if how.dip_m is not None and hand.seen.tool_position_m[2] < touched_m - how.dip_m:
+            _wait(hand, how, touched_m)
         if hand.seen.tool_position_m[2] < touched_m - how.drop_m:
             return True
     return False
+
+
+def _wait(hand: Hand, how: Search, touched_m: float) -> None:
+    """Press a little harder where the tip has dipped for a moment, giving way sideways."""
+    for _ in range(WAIT_STEPS):
+        _press(hand, hand.seen.tool_position_m[:2], WAIT_HARDER * how.press_n)
+        if hand.seen.tool_position_m[2] < touched_m - how.drop_m:
+            return
 
 
 def press(hand: Hand, seated_m: float, press_n: float, timeout_s: float) -> bool:

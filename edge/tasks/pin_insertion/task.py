@@ -29,9 +29,9 @@ READY_M = 0.003
 READY_FORCE_N = 5.0
 LIFT_M = 0.003
 WHOLE_PIN_M = 0.026  # so much of it shows when it is out
-NUDGE_M, NUDGE_STEPS = 0.006, 12
-HELD_SHARE = 0.45  # of a nudge: a pin in the hole goes less far
-HELD_N = 0.2  # and it presses so much harder against the wall than a free one
+NUDGE_M, NUDGE_STEPS = 0.006, 12  # from one side to the other
+LEAST_WAY_M = 0.0002  # of a nudge: less is noise
+HELD_N_M = 100.0  # the arm is some 200 N/m soft sideways: against a wall force grows with little way, in the air not
 FORCE_LIMIT_N = 35.0  # with more the pin or the socket would have been damaged
 ABSTAIN_BAND_M = 0.001  # around the depth that counts; bench/pin_truth.py measures what it buys and costs
 AGREE_M = 0.003  # camera and encoders may differ by so much
@@ -47,13 +47,12 @@ class Terms:
     seen_off_m: float  # of the pin's foot from the marking's middle
     felt_depth_m: float  # by the encoders
     pressed_n: float  # when the attempt ended
-    nudged_m: float  # how far a nudge of NUDGE_M moved the tip
-    resisted_n: float
+    stiffness_n_m: float  # sideways, the less of two directions: force by way of a nudge
 
     @property
     def held(self) -> bool:
-        """Whether something held the pin sideways."""
-        return self.nudged_m <= HELD_SHARE * NUDGE_M and self.resisted_n >= HELD_N
+        """Whether walls held the pin sideways."""
+        return self.stiffness_n_m >= HELD_N_M
 
 
 class PinInsertion:
@@ -106,11 +105,15 @@ class PinInsertion:
 def judge(terms: Terms) -> Verdict:
     """Return the verdict on what was found out."""
     seen_m, felt_m = terms.seen_depth_m, terms.felt_depth_m
-    measures = {"felt_depth_mm": felt_m * 1e3, "pressed_n": terms.pressed_n, "nudged_mm": terms.nudged_m * 1e3}
+    measures = {
+        "felt_depth_mm": felt_m * 1e3,
+        "pressed_n": terms.pressed_n,
+        "stiffness_n_mm": terms.stiffness_n_m * 1e-3,
+    }
     progress = float(np.clip(felt_m / SEATED_M, 0.0, 0.99))
     if seen_m is None:
         return Verdict(Outcome.INVALID, progress, "unseen", "the camera does not show pin and socket", measures)
-    measures |= {"seen_depth_mm": seen_m * 1e3, "off_mm": terms.seen_off_m * 1e3, "resisted_n": terms.resisted_n}
+    measures |= {"seen_depth_mm": seen_m * 1e3, "off_mm": terms.seen_off_m * 1e3}
     detail = (
         f"{seen_m * 1e3:.1f} mm in by the picture, {felt_m * 1e3:.1f} mm by the encoders, "
         f"{'held' if terms.held else 'free'} sideways, pressed with {terms.pressed_n:.0f} N"
@@ -148,28 +151,29 @@ def _terms(robot: Robot) -> Terms:
     pressed_n = float(np.linalg.norm(force_n(hand.seen, pressing_nm)))
     socket_m, out_m, foot_m = _look(robot, VERDICT_LOOKS)
     felt_m = SOCKET_TOP_M - float(hand.seen.tool_position_m[2])
-    nudged_m, resisted_n = _nudge(hand)
+    stiffness_n_m = _nudge(hand)
     if socket_m is None or out_m is None or foot_m is None:
-        return Terms(None, 0.0, felt_m, pressed_n, nudged_m, resisted_n)
+        return Terms(None, 0.0, felt_m, pressed_n, stiffness_n_m)
     off_m = float(np.linalg.norm(foot_m - socket_m))
-    return Terms(PIN_LENGTH_M - out_m, off_m, felt_m, pressed_n, nudged_m, resisted_n)
+    return Terms(PIN_LENGTH_M - out_m, off_m, felt_m, pressed_n, stiffness_n_m)
 
 
-def _nudge(hand: Hand) -> tuple[float, float]:
-    """Send the tip a little to each side; return the least way it went there and back, and how hard it was resisted."""
+def _nudge(hand: Hand) -> float:
+    """Send the tip a little to either side, in two directions; return the lesser stiffness that it met, in N/m."""
     here_m = hand.sent_m.copy()
-    ways, forces = [], []
+    stiffness = []
     for direction in (np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])):
         ends = []
         for side in (1.0, -1.0):
             for _ in range(NUDGE_STEPS):
                 hand.send(here_m + side * NUDGE_M / 2 * direction, pressing=True)
             ends.append(hand.seen)
-        ways.append(abs(float(direction @ (ends[0].tool_position_m - ends[1].tool_position_m))))
-        forces.append(abs(float(direction @ force_n(ends[0], ends[1].joint_torque_nm))) / 2)
+        way_m = float(direction @ (ends[0].tool_position_m - ends[1].tool_position_m))
+        pressed_n = float(direction @ force_n(ends[0], ends[1].joint_torque_nm))
+        stiffness.append(pressed_n / max(way_m, LEAST_WAY_M))
         for _ in range(NUDGE_STEPS):
             hand.send(here_m, pressing=True)
-    return max(ways), min(forces)
+    return min(stiffness)
 
 
 def _force_of_a_lift(hand: Hand) -> float:
