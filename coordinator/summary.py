@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.report.measures import (
+    ATTEMPTS,
     HELDOUT,
     Count,
     Incumbent,
     idea_counts,
     incumbents,
     invalid_causes,
+    pass_at,
     resets,
     robot_use,
     station_minutes,
 )
+from coordinator.report.milestones import EPISODES, SHARES, Milestone, success_at, time_to, token_use
 from coordinator.report.run import Idea, Run, load
 from coordinator.store import FILE as DATABASE
 
@@ -88,9 +91,12 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         "mru": {
             "any_experiment": use.any_experiment,
             "useful": use.useful,
-            "agents": 0.0,  # candidates by language models; the offline researcher is none
-            "offline_researcher": use.candidates,
+            "agents": use.agents,
+            "offline_researcher": use.candidates - use.agents,
         },
+        "mtu": asdict(token_use(run)),
+        "time_to": {f"{share:.2f}": _milestone(time_to(run, share)) for share in SHARES},
+        f"at_{EPISODES}_episodes": _milestone(success_at(run)),
         "reset_share": use.resetting,
         "reset": _reset(run),
         "first_trial_s": _first_trial_s(folder, observed),
@@ -147,6 +153,8 @@ def _success(run: Run, incumbent: Incumbent) -> dict[str, Any]:
     mine = [item for item in run.trials if item.bundle == bundle and (item.purpose == HELDOUT) == heldout]
     return {
         **_count(incumbent.best_count),
+        "pass_at_1": pass_at(1, incumbent.best_count),
+        f"pass_at_{ATTEMPTS}": pass_at(ATTEMPTS, incumbent.best_count),
         "starts": "held-out" if heldout else "all but held-out",
         # A measurement that was stopped leans low, and all but held-out starts lean high: they chose the policy.
         "complete": any(row.complete for row in run.heldout if row.candidate_id == incumbent.idea.candidate_id),
@@ -157,6 +165,10 @@ def _success(run: Run, incumbent: Incumbent) -> dict[str, Any]:
         "seed": run.campaign.seed if run.campaign else None,
         "generation": incumbent.generation,
     }
+
+
+def _milestone(reached: Milestone | None) -> dict[str, Any] | None:
+    return None if reached is None else {**asdict(reached), "success": _count(reached.success)}
 
 
 def _count(count: Count) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Assignment:
     start_id: str
     start: Mapping[str, float]  # the task's own coordinates, e.g. x_m, y_m, yaw_rad
     seed: int  # shared by a pair; a label so far, as nothing in a trial is drawn at random from it
-    purpose: str  # "screen", "gate", "heldout", "baseline", "play"
+    purpose: str  # "screen", "gate", "bank", "heldout", "baseline", "play"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from math import comb
 from statistics import median
 
+from coordinator.evolution import rates
 from coordinator.evolution.rates import exact_interval
 from coordinator.report.run import Idea, Run, TrialRow
 
@@ -147,6 +147,7 @@ class RobotUse:
     any_experiment: float
     useful: float  # trials that entered a decision, a baseline or a held-out measurement
     candidates: float  # trials of policies that a researcher made, not of the seed
+    agents: float  # of those that a language model made
     resetting: float
 
 
@@ -154,12 +155,15 @@ def robot_use(run: Run) -> RobotUse:
     """Return the mean use of the robots, three ways, and the share that resets took."""
     available_min = run.minutes * max(station_count(run), 1)
     if available_min <= 0.0:
-        return RobotUse(0.0, 0.0, 0.0, 0.0)
+        return RobotUse(0.0, 0.0, 0.0, 0.0, 0.0)
     made = {idea.bundle for idea in run.ideas if idea.kind != "seed"}
+    models = {call.researcher for call in run.token_calls}
+    agents = {idea.bundle for idea in run.ideas if idea.kind != "seed" and idea.researcher in models}
     return RobotUse(
         sum(trial.wall_trial_min for trial in run.trials) / available_min,
         sum(trial.wall_trial_min for trial in run.trials if trial.used) / available_min,
         sum(trial.wall_trial_min for trial in run.trials if trial.bundle in made) / available_min,
+        sum(trial.wall_trial_min for trial in run.trials if trial.bundle in agents) / available_min,
         sum(trial.wall_reset_min for trial in run.trials) / available_min,
     )
 
@@ -211,9 +215,6 @@ def invalid_causes(run: Run) -> Counter[str]:
 def pass_at(attempts: int, measured: Count) -> float | None:
     """Return the unbiased estimate that at least one of `attempts` independent tries succeeds.
 
-    1 - C(n - c, k) / C(n, k), Chen et al. 2021, "Evaluating Large Language Models Trained on Code", eq. 1.
     None where fewer than `attempts` trials were measured.
     """
-    if measured.trials < attempts:
-        return None
-    return 1.0 - comb(measured.trials - measured.successes, attempts) / comb(measured.trials, attempts)
+    return rates.pass_at(attempts, measured.successes, measured.trials)

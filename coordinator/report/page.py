@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.evolution.evidence import FASTER_SHARE, PROGRESS_MARGIN
-from coordinator.report import measures
+from coordinator.report import measures, milestones
 from coordinator.report.film import Strip
 from coordinator.report.markup import (
     Markup,
@@ -129,11 +129,35 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
     yield "robots in use (MRU), any experiment", _share(use.any_experiment)
     yield "robots in use (MRU), trials that became evidence", _share(use.useful)
     yield "robots in use (MRU), candidates of the researcher", _share(use.candidates)
+    yield "robots in use (MRU), candidates of language models", _share(use.agents)
     yield "robots resetting", _share(use.resetting)
+    yield from _milestones(run)
+    yield "tokens (MTU)", _tokens(milestones.token_use(run))
     resets = measures.resets(run)
     if resets is not None:
         yield "resets by the arm, ready at first try", resets.first_try.text
         yield "reset, median station time", f"{resets.median_s:.1f} s"
+
+
+def _milestones(run: Run) -> Iterator[tuple[str, str]]:
+    for share in milestones.SHARES:
+        reached = milestones.time_to(run, share)
+        yield f"time to {share:.0%} on held-out starts", _effort(reached) if reached else "not reached"
+    ruled = milestones.success_at(run)
+    if ruled is not None:
+        yield f"success of the policy that ruled after {milestones.EPISODES} trials", ruled.success.text
+
+
+def _effort(reached: milestones.Milestone) -> str:
+    return (
+        f"{reached.minute:.1f} minutes, {reached.station_minutes:.0f} station-minutes, {reached.trials} trials,"
+        f" {reached.tokens} tokens: {reached.success.text}"
+    )
+
+
+def _tokens(use: milestones.TokenUse) -> str:
+    each = "" if use.per_accept is None else f", {use.per_accept:.0f} for each accepted idea"
+    return f"{use.tokens} in and out, {use.per_minute:.0f} a minute{each}"
 
 
 def _pass_rates(name: str, measured: Count) -> Iterator[tuple[str, str]]:

@@ -144,6 +144,15 @@ class Station:
 
 
 @dataclass(frozen=True)
+class TokenCall:
+    """A call of a language model."""
+
+    researcher: str
+    tokens: int  # in and out
+    minute: float
+
+
+@dataclass(frozen=True)
 class Run:
     """All of it."""
 
@@ -155,6 +164,7 @@ class Run:
     heldout: tuple[Heldout, ...]
     trials: tuple[TrialRow, ...]  # in the order they began
     quarantined: int
+    token_calls: tuple[TokenCall, ...]
     summary: Mapping[str, Any]
 
     def idea(self, candidate_id: int) -> Idea:
@@ -223,8 +233,18 @@ def _load(folder: Path, database: sqlite3.Connection) -> Run:
             for row in database.execute("SELECT * FROM trials ORDER BY started_unix_s, edge, sequence")
         ),
         quarantined=database.execute("SELECT COUNT(*) FROM quarantine").fetchone()[0],
+        token_calls=tuple(
+            _read(TokenCall, row, tokens=row["input_tokens"] + row["output_tokens"], minute=minute(row["unix_s"]))
+            for row in _token_rows(database)
+        ),
         summary=_summary(folder / "summary.json"),
     )
+
+
+def _token_rows(database: sqlite3.Connection) -> list[sqlite3.Row]:
+    """Return the calls of language models, none where the database is from before they were kept."""
+    kept = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'token_use'").fetchone()
+    return database.execute("SELECT * FROM token_use ORDER BY unix_s").fetchall() if kept else []
 
 
 def _times(database: sqlite3.Connection) -> Iterator[float | None]:

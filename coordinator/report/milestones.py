@@ -1,0 +1,78 @@
+"""How soon a run came how far: time, trials and tokens to a share of success, success after so many trials, tokens.
+
+A share of success is reached by a complete measurement on held-out starts only. Its interval says how sure that is:
+50 of 50 is at least 93 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.report.measures import Count, incumbents
+from coordinator.report.run import Run, TrialRow
+
+SHARES = (0.95, 0.99)
+EPISODES = 128  # the budget at which EvoPolicyGym compares researchers
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """What it took to get somewhere."""
+
+    minute: float  # wall time from the start of the run
+    station_minutes: float  # of the stations' own clocks, trials and resets
+    trials: int  # finished by then, invalid ones too
+    tokens: int  # of language models, in and out
+    success: Count
+
+
+@dataclass(frozen=True)
+class TokenUse:
+    """What language models read and wrote (MTU)."""
+
+    tokens: int
+    per_minute: float
+    per_accept: float | None  # None where no idea was accepted
+
+
+def time_to(run: Run, share: float) -> Milestone | None:
+    """Return the first complete held-out measurement with at least that share of success; None where there is none."""
+    reached = (row for row in run.heldout if row.complete and row.trials and row.successes >= share * row.trials)
+    first = min(reached, key=lambda row: row.minute, default=None)
+    return None if first is None else _milestone(run, first.minute, Count(first.successes, first.trials))
+
+
+def success_at(run: Run, episodes: int = EPISODES) -> Milestone | None:
+    """Return how good the policy was that ruled when so many trials had ended; None where there were fewer.
+
+    Its success is the count to quote, whenever it was measured.
+    """
+    ended = sorted(map(_ended_minute, run.trials))
+    reigns = incumbents(run)
+    if len(ended) < episodes or not reigns:
+        return None
+    minute = ended[episodes - 1]
+    ruled = [reign for reign in reigns if reign.from_minute <= minute]
+    return _milestone(run, minute, (ruled or reigns)[-1].best_count) if ruled else None
+
+
+def token_use(run: Run) -> TokenUse:
+    """Return the use of tokens over the whole run."""
+    tokens = sum(call.tokens for call in run.token_calls)
+    accepted = sum(idea.verdict == "accept" and idea.parent_candidate_id is not None for idea in run.ideas)
+    return TokenUse(tokens, tokens / run.minutes if run.minutes else 0.0, tokens / accepted if accepted else None)
+
+
+def _milestone(run: Run, minute: float, success: Count) -> Milestone:
+    before = [trial for trial in run.trials if _ended_minute(trial) <= minute]
+    return Milestone(
+        minute=minute,
+        station_minutes=sum(trial.trial_s + trial.reset_s for trial in before) / 60.0,
+        trials=len(before),
+        tokens=sum(call.tokens for call in run.token_calls if call.minute <= minute),
+        success=success,
+    )
+
+
+def _ended_minute(trial: TrialRow) -> float:
+    return trial.start_minute + trial.wall_reset_min + trial.wall_trial_min
