@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-import time
+import threading
 import tomllib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -262,18 +263,21 @@ def _watch(folder: Path, station: Station, mock: bool) -> int:
     from edge.readout import table
     from firmware_bridge.frames import BridgeError
 
+    # Not as an exception: one that is raised in a callback of a library is lost, and nothing ends then.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: stop.set())
     emulated = _emulated_arm(folder, mock)
     assert station.can is not None
     try:
         patient: Patient = emulated(station) if emulated is not None else RealArm(open_bus(station.can))
         with _claim(folder, mock), Live(refresh_per_second=5) as live:
-            while True:
+            while not stop.is_set():
                 live.update(table(station, read_feedback(patient, motors_of(station))))
-                time.sleep(LOOK_S)
+                stop.wait(LOOK_S)
     except BridgeError as error:
         _refuse(str(error))
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 def _refuse(sentence: str) -> NoReturn:
