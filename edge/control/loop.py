@@ -201,7 +201,8 @@ class ControlLoop:
     def limit(self, limits: JointLimits, body: np.ndarray) -> None:
         """Allow what `limits` and `body` allow from now on; call it while the arm stands still, between two programs.
 
-        An arm that stands outside them keeps its pose, and of its setpoints only those inside are followed.
+        It must stand inside `limits`, or the guard refuses its pose and the arm is damped. Outside `body` it keeps its
+        pose, and only the way in is free.
         """
         row = self._drive[0]
         joints = slice(0, JOINTS)

@@ -110,6 +110,16 @@ class StationRobot:
         if self.recording is not None:  # the pose that a replay begins from
             self.recording.joints(state.time_ns, self._observation(state))
 
+    def why_unfit(self, station: Station) -> str:
+        """Return why the arm cannot begin within these limits where it stands now, empty where it can."""
+        state, limits = self._bench.state(), station.limits
+        inside = (limits.lower_rad <= state.position_rad) & (state.position_rad <= limits.upper_rad)
+        if not inside.all():
+            joint = int(np.argmin(inside))
+            return f"joint {joint + 1} stands at {state.position_rad[joint]:.3f} rad, outside the bundle's limits"
+        slow = np.abs(state.velocity_rad_s) <= limits.velocity_rad_s
+        return "" if slow.all() else f"joint {int(np.argmin(slow)) + 1} moves faster than the bundle's limits allow"
+
     def glance(self) -> tuple[ArmState, Scene]:
         """Return where the arm stands and what the camera shows, between two stretches of work."""
         return self._bench.state(), self._bench.look()[1]

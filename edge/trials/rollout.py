@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.activation.gates import Ended, Tested
-from edge.activation.journal import Journal
+from edge.activation.journal import ActivationError, Journal
 from edge.activation.permit import Permit
 from edge.activation.series import CANARY, NAME_CHARS, PROBATION, Attempt
 from edge.activation.steward import Abilities, Steward
@@ -27,13 +27,16 @@ from edge.sandbox.process import PolicyHost
 from edge.station import Station
 from edge.trials.robot import StationRobot, Tape
 from edge.trials.shadow import ShadowRun, run_shadow, still
+from edge.trust.errors import TrustError
+from edge.trust.floor import FILE as FLOOR
+from edge.trust.floor import read_floor
 from policies.bundle import BundleError, Manifest, read_unpacked
 
 LOG = logging.getLogger("edge.trials")
 SHADOW = "shadow"  # the purpose of a trial in which a newcomer is shown what the active one sees
 OWN = (CANARY, PROBATION, SHADOW)
-REMEMBERED = 400  # trials of either kind; a canary of twenty pairs with as many invalid ones is in them
-LOOKED_BACK = 4_000  # trials, at the start
+REMEMBERED = 4_000  # trials of either kind: a canary's pairs, and all that failed in a night between them
+LOOKED_BACK = 8_000  # trials, at the start
 TEND_EVERY_S = 0.1  # while there is nothing to do
 HASHED_EVERY_S = 10.0  # the files of a bundle that stands; each trial hashes its own besides
 ASKED_EVERY_S = 0.5  # whether the bundle that runs was revoked
@@ -70,21 +73,43 @@ class Rollout:
         self._steward.started()
 
     def permit(self, assignment: Assignment) -> Permit:
-        """Say whether an attempt may begin, and within which limits."""
-        return self._steward.may_run(assignment.bundle, assignment.purpose)
+        """Say whether an attempt may begin, and within which limits.
+
+        With a clock that cannot be right, signatures end at no time: then only what stands here already may run.
+
+        Raises:
+            ActivationError: the journal cannot be read.
+        """
+        given = self._steward.may_run(assignment.bundle, assignment.purpose)
+        line = self._journal.line()
+        if not given.allowed or assignment.bundle in (line.active, line.last_good):
+            return given
+        try:
+            floor = read_floor((self._station.folder / "trust" / FLOOR, self._station.folder / FLOOR))
+            if floor is not None:
+                floor.check_clock(time.time())
+        except TrustError as error:
+            return Permit(False, str(error), False)
+        return given
 
     def tape_for(self, assignment: Assignment) -> Tape | None:
         """Return an empty tape where what this attempt's policy sees is wanted for a shadow."""
-        newcomer = self._journal.newcomer()
-        wanted = newcomer is not None and newcomer.state in ("staged", "shadow")
-        return Tape() if wanted and assignment.bundle == self._journal.line().active else None
+        try:
+            newcomer = self._journal.newcomer()
+            wanted = newcomer is not None and newcomer.state in ("staged", "shadow")
+            return Tape() if wanted and assignment.bundle == self._journal.line().active else None
+        except ActivationError:  # the next trial is as good
+            return None
 
     def why_stop(self, bundle: str) -> str:
         """Return why a trial must not go on, empty where it may; looks twice a second."""
         if time.monotonic() < self._ask_at_s:
             return ""
         self._ask_at_s = time.monotonic() + ASKED_EVERY_S
-        row = self._journal.row(bundle)
+        try:
+            row = self._journal.row(bundle)
+        except ActivationError:  # a disk that fails for a moment ends no trial; the next look is soon
+            return ""
         return f"its bundle was revoked: {row.reason}" if row.stop == "now" else ""
 
     def sealed(self, trial: Trial, tape: Tape | None) -> None:

@@ -218,7 +218,10 @@ def _tier(tier: RecordingTier) -> str:
 
 def _attempt(rig: Rig, assignment: Assignment, blank: Trial, tape: Tape | None) -> Trial:
     """Reset, run, verify; return the trial but for its recording. What may not run here moves nothing."""
-    permit = rig.rollout.permit(assignment)
+    try:
+        permit = rig.rollout.permit(assignment)
+    except ActivationError as error:  # the trial is in the ledger already, and must be sealed
+        return _invalid(blank, "disk", str(error))
     if not permit.allowed:
         return _invalid(blank, "bundle", permit.why)
     clock = _Clock.start(rig)
@@ -240,6 +243,8 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial, tape: Tape | None) 
         station = narrowed(rig.station, manifest.envelope, permit.full_envelope)
     except (BundleError, EnvelopeImpossible) as error:
         return _invalid(blank, "bundle", str(error))
+    if unfit := rig.robot.why_unfit(station):
+        return _invalid(blank, "bundle", unfit)
     rig.say("trial", "", assignment, blank.sequence)
     clock = _Clock.start(rig)
     end = _run_policy(rig, manifest, folder, station, tape)

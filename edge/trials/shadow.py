@@ -35,7 +35,7 @@ class ShadowRun:
 
     end: PolicyEnd
     steps: int
-    breaches: int  # setpoints beyond the limits
+    breaches: int  # setpoints beyond the joints' limits; what is out of reach the policy is told, pace is the guard's
     gaps_s: Array  # (steps - 1,) from an answer to the next target, the edge's own share included
 
     @property
@@ -62,7 +62,7 @@ def run_shadow(
     player = _Player(tape, station)
     robot = StationRobot(player.bench, chain, station, gripper_m=0.0)
     robot.begin(len(tape.states) / POLICY_HZ + 1.0)
-    end = host.run(folder, manifest.entry, manifest.params, robot)
+    end = host.run(folder, manifest.entry, manifest.params, robot, manifest.resources)
     return ShadowRun(end, player.at, player.breaches, np.array(player.gaps_s))
 
 

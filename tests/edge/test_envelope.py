@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.arm import gravity_torque
 from edge.emulation.stations import make_stations
-from edge.envelope import UNPROVEN_SHARE, EnvelopeImpossible, from_text, narrowed, to_text
+from edge.envelope import UNPROVEN_SHARE, EnvelopeImpossible, from_text, holding_torque_nm, narrowed, to_text
 from edge.station import Station, load_station
 from policies.envelope import Envelope
 
-SIX = st.lists(st.floats(0.01, 50.0), min_size=6, max_size=6).map(tuple)
+SIX = st.lists(st.floats(1e-300, 50.0), min_size=6, max_size=6).map(tuple)
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,40 @@ def test_limits_from_a_recording_are_never_wider_than_the_station_s(station: Sta
     np.testing.assert_array_equal(
         from_text(station, to_text(wider)).limits.velocity_rad_s, station.limits.velocity_rad_s
     )
+
+
+def test_an_envelope_never_leaves_the_motors_too_little_to_hold_the_arm(station: Station) -> None:
+    holding = holding_torque_nm(station)
+    assert (holding > 0.0).all()
+    assert (holding <= station.limits.torque_nm).all()
+    narrowed(station, Envelope(torque_nm=tuple(holding)), proven=True)
+    for joint in range(6):
+        weak = holding.copy()
+        weak[joint] *= 0.99
+        with pytest.raises(EnvelopeImpossible, match=f"torque_nm leaves joint {joint + 1} too little"):
+            narrowed(station, Envelope(torque_nm=tuple(weak)), proven=True)
+
+
+def test_the_holding_torque_is_more_than_the_arm_ever_weighs(station: Station) -> None:
+    """In poses that it was not computed from."""
+    limits, chain = station.limits, station.arm.carrying(station.payload).chain
+    parts = (chain.joint_pos, chain.joint_rot, chain.joint_axis, chain.link_mass, chain.link_com)
+    torque_nm, room = np.zeros(6), (np.zeros((6, 3)), np.zeros((6, 3, 3)))
+    holding = holding_torque_nm(station)
+    for pose in np.random.default_rng(7).uniform(limits.lower_rad, limits.upper_rad, (3000, 6)):
+        gravity_torque(pose, *parts, *room, torque_nm)
+        assert (np.abs(torque_nm * station.calibration.gravity_factor) <= holding).all()
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        Envelope(acceleration_rad_s2=(1e-323,) * 6),
+        Envelope(velocity_rad_s=(1e-300,) * 6),
+        Envelope(torque_nm=(1e-323,) * 6),
+        Envelope(acceleration_rad_s2=(150.0, 150.0, 0.9, 150.0, 150.0, 150.0)),
+    ],
+)
+def test_limits_so_small_that_control_could_not_work_are_refused(station: Station, envelope: Envelope) -> None:
+    with pytest.raises(EnvelopeImpossible, match="too little"):
+        narrowed(station, envelope, proven=True)

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from edge.activation.gates import Gates
-from edge.activation.journal import Journal, OrderRefused
+from edge.activation.journal import ActivationError, Journal, OrderRefused
 from edge.emulation.stations import make_stations
 from edge.envelope import UNPROVEN_SHARE
 from edge.ledger import Ledger
@@ -28,6 +29,8 @@ from edge.tasks.task import Readiness, Start, Verdict
 from edge.trials.robot import PERIOD_NS, Bench, StationRobot
 from edge.trials.rollout import Rollout
 from edge.trials.runner import Rig, work
+from edge.trust.floor import FILE as FLOOR
+from edge.trust.floor import Floor, write_floor
 from policies import bundle
 from policies.interface import JointTarget, Robot, Scene
 from tests.harness.bundles import unpacked
@@ -373,3 +376,43 @@ def test_limits_that_leave_the_arm_nothing_are_the_bundle_s_fault_and_move_nothi
     [trial] = here.work()
     assert (trial.outcome, trial.cause, trial.policy_steps) == (Outcome.INVALID, "bundle", 0)
     assert "leave this arm nothing" in trial.detail
+
+
+def test_an_arm_that_stands_outside_a_bundle_s_limits_is_not_moved_by_it(here: Here) -> None:
+    name = here.bundle_of(GOOD, "candidates", "\n[envelope]\nupper_rad = [0.5, 0.9, 2.0, 1.0, 1.0, 1.0]\n")
+    here.lease(name)
+    [trial] = here.work()
+    assert (trial.outcome, trial.cause, trial.policy_steps) == (Outcome.INVALID, "bundle", 0)
+    assert "joint 2 stands at 1.000 rad" in trial.detail
+    assert here.arm.limits == []
+
+
+def test_with_a_clock_that_cannot_be_right_only_what_stands_here_runs(here: Here) -> None:
+    old = activate(here, GOOD)
+    other = here.bundle_of(ALSO_GOOD, "candidates")
+    write_floor(
+        (here.station.folder / "trust" / FLOOR, here.station.folder / FLOOR), Floor(wall_unix_s=time.time() + 1e6)
+    )
+    here.lease(old)
+    here.lease(other)
+    first, second = here.work()
+    assert (first.bundle, first.outcome) == (old, Outcome.SUCCESS)
+    assert (second.cause, second.policy_steps) == ("bundle", 0)
+    assert "clock" in second.detail
+
+
+def test_a_journal_that_fails_in_the_middle_of_a_trial_ends_none_and_loses_none(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = here.bundle_of(GOOD, "candidates")
+    here.lease(name)
+
+    def fail(bundle: str) -> NoReturn:
+        raise ActivationError("disk I/O error")
+
+    def fail_from_now_on() -> None:
+        monkeypatch.setattr(here.journal, "row", fail)
+
+    here.arm.each_period = fail_from_now_on
+    [trial] = here.work()
+    assert (trial.outcome, trial.policy_steps) == (Outcome.SUCCESS, 12)
