@@ -93,9 +93,9 @@ def _check_toml(name: str, data: bytes) -> None:
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Yield the name of each module that is imported anywhere in the tree, other than from the policy's own package."""
+    """Yield the name of each module that is imported anywhere in the tree, without the dots of a relative one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (item.name for item in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
             yield node.module or ""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import bundle, contents, space
+from policies import archive, bundle, contents, space
 from policies.bundle import Bundle, BundleError, BundleMalformed, BundleRefused, open_bundle, read_unpacked, unpack
 from policies.envelope import Envelope
 from policies.interface import Params
@@ -243,6 +243,11 @@ def test_what_does_not_get_small_enough_is_not_built(folder: Path) -> None:
     kind, message = refusal(lambda: build(folder))
     assert kind is BundleError
     assert message.endswith("bytes; at most 262144 are allowed")
+
+
+def test_an_archive_takes_the_longest_name_that_a_tar_has_room_for() -> None:
+    files = {"n" * 100: b"data"}
+    assert archive.read(archive.pack(files)) == files
 
 
 # On disk.
