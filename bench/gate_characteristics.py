@@ -63,7 +63,7 @@ def main(candidates: int, seed: int) -> None:
         for shared in (SHARED, 0.0):
             rows += _null_rows(World(rate, rate, shared), candidates, seed)
     rows += _null_rows(World(0.1, 0.1), candidates, seed)
-    rows += _power_rows(0.25, candidates, seed, bound=True)
+    rows += _power_rows(0.25, 4 * candidates, seed, bound=True)
     for gain in (0.10, 0.15, 0.40):
         rows += _power_rows(gain, candidates, seed, bound=False)
     rows += _late_rows(candidates // 4, seed)

@@ -9,17 +9,19 @@ from coordinator.evolution.evidence import (
     ALPHA,
     FASTER_SHARE,
     GATE_CAP,
+    GIVEN_UP_WRONGLY,
     PROGRESS_MARGIN,
     SCREEN_ATTEMPTS,
+    WORTH,
     Call,
     Result,
     compare,
+    doubt,
     gate,
     heldout_hopeless,
     screen,
     wealth,
 )
-from coordinator.evolution.rates import exact_interval
 
 SEED = 11
 results = st.builds(Result, st.booleans(), st.floats(0.0, 1.0), st.floats(1.0, 60.0))
@@ -145,25 +147,44 @@ def test_the_gate_finds_large_gains_quickly() -> None:
     assert np.median(pairs) <= 16
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(11, 12, 0.615, 0.998), (50, 50, 0.929, 1.0), (48, 50, 0.863, 0.995), (199, 200, 0.972, 1.0), (0, 10, 0.0, 0.308)],
-)
-def test_intervals_are_the_exact_ones(successes: int, trials: int, low: float, high: float) -> None:
-    assert exact_interval(successes, trials) == pytest.approx((low, high), abs=1.2e-3)
+def given_up(world: tuple[float, float], rng: np.random.Generator) -> tuple[Call, int]:
+    """Return how the gate ends for a candidate that wins and loses such shares of the pairs, and after how many."""
+    wins, losses = world
+    outcomes: list[int] = []
+    while (stage := gate(outcomes, success_lead=1)).call is Call.GO_ON:
+        outcomes.append(int(rng.choice([1, -1, 0], p=[wins, losses, 1.0 - wins - losses])))
+    return stage.call, stage.pairs
 
 
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_intervals_hold_the_rate_and_mirror(successes: int, failures: int) -> None:
-    low, high = exact_interval(successes, successes + failures)
-    assert 0.0 <= low <= high <= 1.0
-    mirrored = exact_interval(failures, successes + failures)
-    assert (1.0 - mirrored[1], 1.0 - mirrored[0]) == pytest.approx((low, high))
+@pytest.mark.parametrize("world", [(WORTH, 0.0), (WORTH + 0.05, 0.05)])
+def test_what_is_worth_it_is_seldom_doubted_away(world: tuple[float, float]) -> None:
+    rng = np.random.default_rng(SEED)
+    doubted = 0
+    for _ in range(600):
+        drawn = rng.choice([1, -1, 0], p=[*world, 1.0 - sum(world)], size=GATE_CAP)
+        outcomes = [int(item) for item in drawn]
+        doubted += any(doubt(outcomes[:count]) >= 1.0 / GIVEN_UP_WRONGLY for count in range(1, GATE_CAP + 1))
+    print(f"seed {SEED}: {doubted} of 600 doubted away")
+    assert doubted <= GIVEN_UP_WRONGLY * 600
 
 
-def test_impossible_counts_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 successes of 4"):
-        exact_interval(5, 4)
+@pytest.mark.parametrize("world", [(0.0, 0.0), (0.05, 0.05), (0.25, 0.25), (0.45, 0.45)])
+def test_what_makes_no_difference_is_given_up_early(world: tuple[float, float]) -> None:
+    rng = np.random.default_rng(SEED)
+    pairs = [given_up(world, rng)[1] for _ in range(200)]
+    print(f"seed {SEED}: median {np.median(pairs):.0f} pairs")
+    assert np.median(pairs) <= GATE_CAP / 4
+
+
+def test_a_smaller_stake_asks_for_more() -> None:
+    needed = [next(n for n in range(40) if gate([1] * n, 1, alpha).call is Call.PASS) for alpha in (0.05, 0.01, 0.001)]
+    assert needed == sorted(set(needed))
+
+
+def test_what_is_not_admissible_is_not_accepted_and_ends_at_the_cap() -> None:
+    assert gate([1] * 20, success_lead=0, admissible=False).call is Call.GO_ON
+    assert gate([1] * (GATE_CAP - 1), success_lead=0, admissible=False).call is Call.GO_ON
+    assert gate([1] * GATE_CAP, success_lead=0, admissible=False).call is Call.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
