@@ -146,6 +146,12 @@ class Ledger:
             ).fetchone()
         return int(row[0])
 
+    def bundles_needed(self) -> set[str]:
+        """Return the bundles of all assignments that are begun or may still be."""
+        with self._explained():
+            rows = self._db.execute("SELECT body FROM assignments WHERE state IN ('pending', 'open')").fetchall()
+        return {decode(Assignment, row[0]).bundle for row in rows}
+
     # -- trials -------------------------------------------------------------------------------------------------------
 
     def open_trial(self, assignment: Assignment, lease_id: str, now_unix_s: float) -> tuple[str, int]:

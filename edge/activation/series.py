@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from edge.activation.gates import Ended, Pair
 from edge.records import Outcome, RolloutOrder
 
-CANARY, PROBATION = "canary", "probation"  # purposes
+CANARY, PROBATION, SHADOW = "canary", "probation", "shadow"  # purposes
+OWN_PURPOSES = (CANARY, PROBATION, SHADOW)  # of attempts that no lease may ask for
+OWN = "rollout-"  # begins the names of all of them
 NEWCOMER, BASELINE = "new", "old"  # sides
 NAME_CHARS = 12  # of a bundle's hash
 
@@ -42,7 +44,7 @@ class Series:
     def prefix(self) -> str:
         """What the names of all its attempts begin with."""
         baseline = self.baseline[:NAME_CHARS] or "alone"
-        return f"rollout-{self.plan.number}-{self.purpose}-{self.newcomer[:NAME_CHARS]}-{baseline}-"
+        return f"{OWN}{self.plan.number}-{self.purpose}-{self.newcomer[:NAME_CHARS]}-{baseline}-"
 
     def pick(self, trials: Sequence[Ended]) -> list[Ended]:
         """Return those trials that are of this series, in their order."""

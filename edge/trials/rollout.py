@@ -17,7 +17,7 @@ import numpy as np
 from edge.activation.gates import Ended, Tested
 from edge.activation.journal import ActivationError, Journal
 from edge.activation.permit import Permit
-from edge.activation.series import CANARY, NAME_CHARS, PROBATION, Attempt
+from edge.activation.series import NAME_CHARS, OWN, OWN_PURPOSES, SHADOW, Attempt
 from edge.activation.steward import Abilities, Steward
 from edge.envelope import EnvelopeImpossible, narrowed
 from edge.ledger import Ledger
@@ -33,8 +33,6 @@ from edge.trust.floor import read_floor
 from policies.bundle import BundleError, Manifest, read_unpacked
 
 LOG = logging.getLogger("edge.trials")
-SHADOW = "shadow"  # the purpose of a trial in which a newcomer is shown what the active one sees
-OWN = (CANARY, PROBATION, SHADOW)
 REMEMBERED = 4_000  # trials of either kind: a canary's pairs, and all that failed in a night between them
 LOOKED_BACK = 8_000  # trials, at the start
 TEND_EVERY_S = 0.1  # while there is nothing to do
@@ -137,7 +135,7 @@ class Rollout:
             return
         if self._ledger.pending_count(time.time()):
             return
-        prefix = f"rollout-{line.order.number}-shadow-{newcomer.bundle[:NAME_CHARS]}-"
+        prefix = f"{OWN}{line.order.number}-shadow-{newcomer.bundle[:NAME_CHARS]}-"
         count = sum(how.assignment_id.startswith(prefix) for _, _, how in self._own)
         start = line.order.starts[count % len(line.order.starts)]
         self._enqueue([Attempt(f"{prefix}{count}", line.active, start.start_id, start.start, start.seed, SHADOW)])
@@ -191,7 +189,7 @@ class Rollout:
 
     def _remember(self, trial: Trial) -> None:
         how = Ended(trial.assignment_id, trial.outcome, trial.cause, trial.start_id, trial.sequence, trial.ended_unix_s)
-        ended = self._own if trial.purpose in OWN else self._leased
+        ended = self._own if trial.purpose in OWN_PURPOSES else self._leased
         ended.append((trial.bundle, trial.purpose, how))
 
     def _manifest(self, bundle: str) -> Manifest:

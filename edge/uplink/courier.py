@@ -30,6 +30,7 @@ from typing import Any
 
 import msgpack
 
+from edge.activation.series import OWN, OWN_PURPOSES
 from edge.ledger import Held, Identity, Ledger
 from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.trust.errors import Unreachable
@@ -129,6 +130,7 @@ class Courier:
         self._have.clear()
 
     def _compare(self) -> None:
+        self._supply.prune(self._ledger.bundles_needed())
         try:
             self.compare()
         except Refused as error:
@@ -350,6 +352,8 @@ class Courier:
         try:
             if lease.task != self._settings.task:
                 raise Refused(f"it is for the task {lease.task!r}, this station does {self._settings.task!r}")
+            if any(item.purpose in OWN_PURPOSES or item.assignment_id.startswith(OWN) for item in lease.assignments):
+                raise Refused("evidence of a roll-out is this station's own, and nobody else's to ask for")
             for bundle in {item.bundle: None for item in lease.assignments}:
                 self._supply.bring(bundle)
         except Unreachable as error:

@@ -13,7 +13,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from edge.activation.journal import ArrowRefused, Journal, OrderRefused
 from edge.records import RecordError, order_from_json
@@ -23,6 +23,9 @@ from policies.bundle import Bundle, BundleError, BundleMalformed, open_bundle, u
 
 LOG = logging.getLogger("edge.uplink")
 REFRESH_EVERY_S = 1.0
+BUNDLES_KEPT = 64  # as many candidates as a lab names at a time
+UNUSED_S = 86_400.0  # after which weights that no bundle links to go
+MOST_WEIGHTS_BYTES = 64 << 20  # over the network: nothing else is sent or heard while they come
 AFTER_TAMPERED_S = 30.0
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -35,13 +38,19 @@ class Supply:
     """One station's supply."""
 
     def __init__(
-        self, settings: Settings, trust: Trust, journal: Journal, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        trust: Trust,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+        most_weights_bytes: int = MOST_WEIGHTS_BYTES,
     ) -> None:
         """Bring what `trust` grants into the station's folder, and note it in `journal`.
 
         When to ask goes by `clock`, in seconds from anywhere; whether a signature still holds, by the journal's.
         """
         self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
+        self._most_weights_bytes = most_weights_bytes
         self._refresh_at_s = float("-inf")
         self._whole: dict[str, Bundle] = {}  # bundles that wait for their weights
         self._order = b""  # the newest that was looked at
@@ -115,12 +124,39 @@ class Supply:
     def _fetch(self, task: str, bundle: str) -> None:
         opened = self._whole.get(bundle) or self._open(task, bundle)
         self._whole[bundle] = opened  # should its weights not come at once
+        self._check_weights(opened)
         for weight in opened.manifest.weights.values():
             self._trust.weights(weight.sha256, self._settings.weights)
         # What lies there was never verified, or is damaged; `unpack` would leave it.
         shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
         unpack(opened, self._settings.bundles, self._settings.weights)
         del self._whole[bundle]
+
+    def _check_weights(self, opened: Bundle) -> None:
+        """Raise NotSupplied where to fetch the weights would keep trials and orders waiting for long."""
+        weights = opened.manifest.weights.values()
+        missing = sum(item.size_bytes for item in weights if not (self._settings.weights / item.sha256).exists())
+        if missing > self._most_weights_bytes:
+            how = "bring them by hand: enpire-coord keys carry, enpire-edge import-bundle"
+            raise NotSupplied(f"bundle {opened.id[:12]} needs {missing / 1e6:.0f} MB of weights; {how}")
+
+    def prune(self, needed: Collection[str]) -> list[str]:
+        """Delete what was unpacked and serves nothing any more; return the bundles that went.
+
+        What is active or may become so stays, what is `needed` for leased trials, and the newest of the rest.
+        """
+        keep = {*needed, *self._journal.pinned(), *self._journal.wanted()}
+        bundles = self._settings.bundles
+        found = [path for path in bundles.iterdir() if SHA256.fullmatch(path.name)] if bundles.is_dir() else []
+        spare = sorted((path for path in found if path.name not in keep), key=lambda path: path.stat().st_mtime)
+        gone = spare[: max(len(spare) - BUNDLES_KEPT, 0)]
+        for path in gone:
+            shutil.rmtree(path, ignore_errors=True)
+        weights = self._settings.weights
+        for path in weights.iterdir() if weights.is_dir() else ():
+            if path.stat().st_nlink == 1 and time.time() - path.stat().st_mtime > UNUSED_S:  # no bundle links to it
+                path.unlink(missing_ok=True)
+        return [path.name for path in gone]
 
     def _open(self, task: str, bundle: str) -> Bundle:
         data = self._download(task, bundle)

@@ -390,6 +390,7 @@ def test_an_arm_that_stands_outside_a_bundle_s_limits_is_not_moved_by_it(here: H
 def test_with_a_clock_that_cannot_be_right_only_what_stands_here_runs(here: Here) -> None:
     old = activate(here, GOOD)
     other = here.bundle_of(ALSO_GOOD, "candidates")
+    (here.station.folder / "trust").mkdir()
     write_floor(
         (here.station.folder / "trust" / FLOOR, here.station.folder / FLOOR), Floor(wall_unix_s=time.time() + 1e6)
     )

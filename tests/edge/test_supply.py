@@ -17,7 +17,7 @@ from edge.records import PROTOCOL, encode
 from edge.trust.client import MOST_BUNDLE_BYTES, Unreachable
 from edge.uplink.courier import AFTER_REFUSAL_S, STOCK
 from edge.uplink.network import Coordinator, NoAnswer
-from edge.uplink.supply import AFTER_TAMPERED_S, NotSupplied
+from edge.uplink.supply import AFTER_TAMPERED_S, NotSupplied, Supply
 from edge.wire import key_of
 from policies.bundle import BundleMalformed, read_unpacked
 from tests.harness.bundle_format import FILES, as_json, bundle_of, compressed, manifest_of, with_member
@@ -242,6 +242,19 @@ def test_weights_come_once_and_lie_beside_the_files_of_their_policy(here: Statio
     net.write_bytes(weights[:-1] + b"T")
     with pytest.raises(BundleMalformed, match="weights"):
         read_unpacked(net.parent)
+
+
+def test_large_weights_are_brought_by_hand(here: Station) -> None:
+    weights = b"the weights of a net"
+    here.lab.repository.release_weights(weights, here.lab.ring.humans, here.lab.ring)
+    bundle = here.sign(weighty(weights))
+    here.supply = Supply(here.settings, here.trust, here.journal, most_weights_bytes=len(weights) - 1)
+    with pytest.raises(NotSupplied, match="bring them by hand"):
+        here.supply.bring(bundle)
+    here.settings.weights.mkdir()
+    (here.settings.weights / hashlib.sha256(weights).hexdigest()).write_bytes(weights)
+    here.supply.bring(bundle)
+    assert read_unpacked(here.settings.bundles / bundle).task == TASK
 
 
 def test_a_rejected_bundle_is_not_asked_for_after_a_restart_either(here: Station) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from tests.harness.uplink_world import (
     NOW_S,
     Desk,
     connected,
+    lease,
     leases,
     say,
 )
@@ -242,3 +245,51 @@ def test_the_lab_is_asked_once_a_second_whatever_comes_of_it(here: Station) -> N
         here.turn()
     here.supply.turn()
     assert len(here.desk.asked) == 1
+
+
+# -- what a lease may not ask for -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "purpose"),
+    [("a1", "canary"), ("a1", "probation"), ("a1", "shadow"), ("rollout-1-canary-n-o-000-old-0", "play")],
+)
+def test_no_lease_makes_evidence_of_a_roll_out(here: Station, name: str, purpose: str) -> None:
+    bundle = here.lab.bundle
+    [made] = lease(name, sha256=bundle).assignments
+    forged = replace(lease(name, sha256=bundle), assignments=(replace(made, purpose=purpose),))
+    here.desk.replies[key_of(EDGE, "lease")] = leases(forged)
+    here.courier.fetch_work(NOW_S)
+    assert here.ledger.pending_count(NOW_S) == 0
+    assert "this station's own" in here.courier.refusal
+
+
+# -- what serves nothing any more -------------------------------------------------------------------------------------
+
+
+def test_only_what_is_needed_and_the_newest_of_the_rest_are_kept(
+    here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.uplink.supply.BUNDLES_KEPT", 2)
+    bundle = here.lab.bundle
+    here.order(1, bundle)
+    here.turn()
+    os.utime(here.settings.bundles / bundle, (1.0, 1.0))
+    spare = [f"{number}" * 64 for number in range(5)]
+    for age, name in enumerate(spare):
+        (here.settings.bundles / name).mkdir()
+        os.utime(here.settings.bundles / name, (100.0 - age, 100.0 - age))
+    assert here.supply.prune([spare[4]]) == [spare[3], spare[2]]
+    assert {path.name for path in here.settings.bundles.iterdir()} == {bundle, spare[0], spare[1], spare[4]}
+    assert here.supply.prune([]) == [spare[4]]
+
+
+def test_weights_go_once_no_bundle_links_to_them(here: Station) -> None:
+    here.settings.weights.mkdir()
+    for name in ("linked", "unused", "new"):
+        (here.settings.weights / name).write_bytes(b"weights")
+    os.link(here.settings.weights / "linked", here.settings.folder / "link")
+    for name in ("linked", "unused"):
+        os.utime(here.settings.weights / name, (1.0, 1.0))
+    here.supply.prune([])
+    assert {path.name for path in here.settings.weights.iterdir()} == {"linked", "new"}

@@ -50,8 +50,8 @@ class Station:
 
     def start(self) -> None:
         """Start the uplink, or start it anew: what it remembered is gone, what it wrote is not."""
-        trust = Trust(self.settings.trust, ZenohFetcher(self.line, EDGE), self.now)
-        self.supply = Supply(self.settings, trust, self.journal, lambda: self.clock_s[0])
+        self.trust = Trust(self.settings.trust, ZenohFetcher(self.line, EDGE), self.now)
+        self.supply = Supply(self.settings, self.trust, self.journal, lambda: self.clock_s[0])
         self.courier = Courier(self.settings, self.ledger, self.line, self.supply, "s", lambda: self.clock_s[0])
 
     def now(self) -> float:
