@@ -106,6 +106,11 @@ def test_numbers_rise_with_every_order_and_a_rollback_is_one(run: Path) -> None:
     assert {(order.rollback, order.bundle) for order in orders(run).values()} == {(True, "")}
 
 
+def test_a_repository_from_a_backup_goes_on_above_what_stations_know(run: Path) -> None:
+    say(run, "arm-01", "active", number=7)
+    assert push(run, 1, 2).numbers == {"arm-01": 8, "arm-02": 1}
+
+
 def test_the_same_seed_draws_the_same_starts_and_another_draws_others(run: Path) -> None:
     mine = pusher(run, 1, 2)
     policy = mine.find(str(POLICY), "it works")
