@@ -20,6 +20,7 @@ PRESS_S = 6.0
 LOOKS, LOOKS_BEFORE_GIVING_UP = 5, 4
 DIP_M = 0.0002
 FARTHEST_MISS_M = 0.006
+OFF_M = 0.0015  # higher up the hand's grip on the pin may settle anew, and what was seen is worth nothing
 LIFT_M_S, AGAIN_M = 0.1, 0.006
 
 
@@ -52,7 +53,7 @@ def _insert(hand: Hand, aim_m: Array, params: Params) -> bool:
         missed_m = _missed(hand)
         if missed_m is not None:
             hand.let_go()
-            hand.line(hand.sent_m + np.array([0.0, 0.0, AGAIN_M]), LIFT_M_S)
+            hand.line(hand.sent_m + np.array([0.0, 0.0, OFF_M]), LIFT_M_S)
             hand.line(hand.sent_m - np.array([*missed_m, 0.0]), LIFT_M_S)
             hand.settle(SETTLED_M, PATIENCE_S)
             touched = _touch(hand, params)
@@ -69,7 +70,7 @@ def _touch(hand: Hand, params: Params) -> bool:
 
 
 def _missed(hand: Hand) -> Array | None:
-    """Return by how much the pin's foot, where it stands, is off the middle of the socket's face, as the camera sees it."""
+    """Return by how much the pin's foot, where it stands, is off the middle of the socket's face in the picture."""
     misses = []
     for _ in range(LOOKS):
         scene = hand.robot.scene()

@@ -25,6 +25,7 @@ YIELD_M_PER_N = 0.00006  # how far the target moves in one step for each newton 
 DEEPEST_LEAD_M, DEEPEST_M = 0.030, -0.018  # of the target below the tip, and above the table
 STUCK_STEPS, STUCK_M = 20, 0.0003
 WAIT_STEPS, WAIT_HARDER = 8, 2.0
+STILL_STEPS = 3
 FOLLOW = 0.2  # share of the sideways miss that a pin in the hole gives way to, each step
 
 
@@ -39,6 +40,7 @@ class Hand:
         self.offset_m: Array = np.zeros(3)
         self.lean_rad: Array = np.zeros(3)
         self._free_nm: Array = self.seen.joint_torque_nm.copy()
+        self._free_offset_m: Array = np.zeros(3)
 
     @property
     def force_n(self) -> Array:
@@ -57,9 +59,7 @@ class Hand:
         time_s = max(distance_m / speed_m_s, float(np.sqrt(PEAK_OF_EASED * distance_m / ACCELERATION_M_S2)))
         steps = max(1, int(np.ceil(time_s * POLICY_HZ)))
         for k in range(1, steps + 1):
-            share = k / steps
-            share = share**3 * (10.0 - 15.0 * share + 6.0 * share**2)
-            self.send(start + (goal_m - start) * share)
+            self.send(start + (goal_m - start) * _eased(k / steps))
         return self.seen
 
     def settle(self, tolerance_m: float, timeout_s: float) -> float:
@@ -79,12 +79,19 @@ class Hand:
             self.send(self.sent_m)
             torques.append(self.seen.joint_torque_nm)
         self._free_nm = np.mean(torques, axis=0)
+        self._free_offset_m = self.offset_m.copy()
 
-    def let_go(self, steps: int = 10) -> None:
-        """Send the tip to where it is, so that it presses no more against what holds it."""
-        self.offset_m = np.zeros(3)
+    def let_go(self, steps: int = 12) -> None:
+        """Send the tip to where it is, so that it presses no more against what holds it, and gently: springs rebound.
+
+        What this takes against friction and gravity is what it took where nothing was felt.
+        """
         here_m = self.seen.tool_position_m.copy()
-        for _ in range(steps):
+        pressed_m = self.sent_m + self.offset_m - self._free_offset_m
+        self.offset_m = self._free_offset_m.copy()
+        for k in range(1, steps + 1):
+            self.send(pressed_m + (here_m - pressed_m) * _eased(k / steps), pressing=True)
+        for _ in range(STILL_STEPS):
             self.send(here_m, pressing=True)
 
     def send(self, target_m: Array, pressing: bool = False) -> Observation:
@@ -113,6 +120,11 @@ class Hand:
 
     def _error_m(self) -> float:
         return float(np.linalg.norm(self.sent_m - self.seen.tool_position_m))
+
+
+def _eased(share: float) -> float:
+    """Return how far a line of least jerk is after a share of its time (Flash and Hogan 1985)."""
+    return share**3 * (10.0 - 15.0 * share + 6.0 * share**2)
 
 
 def descend(hand: Hand, lowest_m: float, speed_m_s: float, until_n: float) -> bool:
