@@ -67,6 +67,9 @@ COUNTED = (
     " wins. The rest are even, so wins and losses need not add up to the comparisons.",
     "In the gate a comparison is a pair: candidate and incumbent from the same fresh start, one after the other. Both"
     " columns of success are over the same starts.",
+    "Whoever gains by time must be shown to be not worse, and at least a tenth faster. Whoever passes the gate is tried"
+    " on states that an incumbent failed and a later one mastered, and is turned down where it falls behind there. How"
+    " much luck a gate allows is taken from one purse of the whole campaign, so the wealth that is asked for differs.",
     "In the screen a comparison is one attempt of the candidate on a development start, set against every attempt that"
     " the incumbent has made; it wins where it is better than more of them than it is worse than. The two columns of"
     " success are over different sets of starts, so the gain there is a first impression and no evidence.",

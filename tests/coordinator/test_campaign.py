@@ -130,6 +130,41 @@ def test_the_same_calls_give_the_same_events() -> None:
     assert told[0] == told[1]
 
 
+def bank_attempts(campaign: Campaign, fleet: Fleet, trials: int, forgetful: bool) -> tuple[list[Attempt], list[Event]]:
+    """Run so many trials, one by one, and return what the bank asked; `forgetful`: nobody masters a state of it."""
+    asked: list[Attempt] = []
+    events: list[Event] = []
+    while campaign.finished is None and fleet.sequence < trials:
+        work = campaign.next_work("station-1", 0.0)
+        assert work is not None
+        for attempt in work.attempts:
+            trial = fleet.run(attempt)
+            if attempt.purpose == "bank":
+                asked.append(attempt)
+                trial = replace(trial, outcome=Outcome.FAILURE) if forgetful else trial
+            campaign.record(trial, 0.0)
+        events += campaign.drain()
+    return asked, events
+
+
+def test_what_passes_the_gate_is_tried_on_states_that_an_incumbent_failed_and_a_later_one_mastered() -> None:
+    fleet = Fleet(ladder, 3, invalid=0.0)
+    campaign = begin(fleet, 3)
+    asked, events = bank_attempts(campaign, fleet, 1500, forgetful=False)
+    accepts = [e for e in events if isinstance(e, DecisionMade) and e.verdict == "accept"]
+    assert {attempt.start_id.partition("-")[0] for attempt in asked} == {"gate"}
+    assert asked[0].candidate_id > accepts[1].candidate_id  # the first gain finds the bank empty
+    assert campaign.finished == "target"
+
+
+def test_a_gain_that_undoes_what_was_learnt_is_turned_down() -> None:
+    fleet = Fleet(ladder, 3, invalid=0.0)
+    asked, events = bank_attempts(begin(fleet, 3), fleet, 900, forgetful=True)
+    told = [e for e in events if isinstance(e, DecisionMade) and "once-failed states 0/" in e.reason]
+    assert asked
+    assert {(e.verdict, e.stage) for e in told} == {("reject", "gate")}
+
+
 def test_lost_attempts_are_asked_for_again_and_change_nothing_else() -> None:
     fleet = Fleet(ladder, 5, invalid=0.1)
     campaign = begin(fleet, 5)
