@@ -128,8 +128,12 @@ def make_stations(
     Example: enpire-edge make-stations stations --count 4 --trust root.json
     """
     from edge.emulation.stations import make_stations as write
+    from edge.station import StationError
 
-    print(json.dumps(write(folder, count, seed, task, connect, trust)))
+    try:
+        print(json.dumps(write(folder, count, seed, task, connect, trust)))
+    except StationError as error:
+        _refuse(str(error))
 
 
 @app.command()

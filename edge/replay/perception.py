@@ -23,6 +23,7 @@ ALLOWED_PX = 0.5
 ARM_M = 0.06  # from the T's middle to its ends: so far out the same error turns it
 # Of the pictures. Where colour was kept at a quarter, up to 4 of 18 lost a T that had only just passed; none since.
 ALLOWED_MISSES = 0.25
+TASK = "push_t"
 NEAR_NS = 20_000_000  # a picture and a scene that belong together
 
 
@@ -58,6 +59,8 @@ def replay_perception(station: Station, recorded: Recorded) -> PerceptionReplay 
     Raises:
         ReplayError: a picture cannot be decoded.
     """
+    if station.task != TASK:
+        return f"its task is {station.task}: only {TASK}'s pictures are looked at anew"
     pairs = _pairs(recorded.pictures, recorded.looks)
     if not pairs:
         return "it holds no pictures with a scene beside them: nothing to segment anew"

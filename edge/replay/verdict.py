@@ -25,6 +25,7 @@ from edge.trials.robot import Bench, StationRobot
 from edge.trials.runner import VERIFY_LIMIT_S
 from policies.interface import OutOfReach, Scene, TrialOver
 
+FEELING = ("pin_insertion",)  # tasks whose judge touches things
 UNJUDGED = ("stopped", "verify")  # causes that say that the judge did not come to a verdict
 NO_PICTURE: NDArray[np.uint8] = np.zeros((1, 1, 3), dtype=np.uint8)
 
@@ -53,6 +54,8 @@ def replay_verdict(station: Station, recorded: Recorded) -> VerdictReplay | str:
     name = str(recorded.trial.get("task", station.task))
     if name not in TASKS:
         return f"no judge of task {name!r} is here; known: {', '.join(TASKS)}"
+    if name in FEELING:
+        return f"the judge of {name} feels forces, which an arm without physics does not give"
     then = _said_then(recorded)
     if isinstance(then, str):
         return then
