@@ -29,11 +29,11 @@ from edge.tasks.pin_insertion.geometry import BESIDE_M, SEATED_M, SOCKET_TOP_M
 from edge.tasks.pin_insertion.task import PinInsertion
 from edge.tasks.task import Verdict
 from edge.trials.robot import Bench, StationRobot
-from policies.skills.insertion import Hand
+from policies.skills.insertion import Hand, descend
 
 HARD_BAND_M = (SEATED_M - 0.004, SEATED_M + 0.004)
 HOVER_M, SLOW_M_S = 0.006, 0.03
-STEP_M = 0.0005
+TOUCH_N, STEP_M = 4.0, 0.0005
 LEAD_M = 0.012  # how far below the wanted depth a pin is sent that does not get there
 TRIES = 8
 START = {"x_off_m": 0.005, "y_off_m": 0.0, "height_m": 0.012}
@@ -115,9 +115,9 @@ class _PinBench:
         for _ in range(TRIES):
             wanted_m = rng.uniform(*HARD_BAND_M)
             hand = self._hover()
-            hand.line(hand.sent_m - np.array([0.0, 0.0, HOVER_M / 2]), SLOW_M_S)
-            hand.settle(0.0005, 0.5)
-            self._move_socket(0.0, 0.0)
+            hand.feel_nothing()
+            descend(hand, SOCKET_TOP_M - HOVER_M, SLOW_M_S, TOUCH_N)
+            self._move_socket(0.0, 0.0)  # under the pin that stands on it
             while self.world.truth()[0] < wanted_m and hand.sent_m[2] > SOCKET_TOP_M - wanted_m - LEAD_M:
                 hand.send(hand.sent_m - np.array([0.0, 0.0, STEP_M]), pressing=True)
             hand.let_go()

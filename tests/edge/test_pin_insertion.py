@@ -46,8 +46,8 @@ POLICY = Path(__file__).parents[2] / "policies" / "pin_insertion"
 TUNED = {
     "close_encoder_loop": True, "hold_upright": True, "spiral_search": True, "settle_above": True,
     "average_looks": True, "look_at_touch": True, "wait_at_dips": True, "descend_speed_m_s": 0.02,
-    "contact_force_n": 5.0, "press_force_n": 8.0, "search_force_n": 3.0, "approach_height_m": 0.008,
-    "search_radius_m": 0.0025, "search_pitch_m": 0.0006, "search_speed_m_s": 0.005, "tries": 3.0,
+    "contact_force_n": 5.0, "press_force_n": 8.0, "search_force_n": 2.0, "approach_height_m": 0.008,
+    "search_radius_m": 0.003, "search_pitch_m": 0.0006, "search_speed_m_s": 0.005, "tries": 3.0,
 }  # fmt: skip
 
 
