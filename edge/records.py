@@ -144,6 +144,7 @@ class RolloutOrder:
 ROLLOUT_STAGES = ("shadow", "canary", "active")
 BUNDLE_NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MOST_STARTS = 1_000
+MOST_NUMBER = 2**53  # beyond it not every reader of JSON tells two whole numbers apart
 
 
 def first_link(epoch: str) -> bytes:
@@ -187,7 +188,10 @@ def content_hash(record: Assignment | Lease | Trial) -> str:
 
 
 def order_to_json(order: RolloutOrder) -> bytes:
-    """Return the canonical JSON of an order: ASCII, keys sorted, no spaces; it is what people sign."""
+    """Return the canonical JSON of an order: ASCII, keys sorted, no spaces; the coordinator's online key signs it.
+
+    People sign what may run at all; an order only says which of it, and how far.
+    """
     return json.dumps(asdict(order), allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -217,7 +221,7 @@ def _rules(order: RolloutOrder) -> tuple[tuple[bool, str], ...]:
     ]
     names = [order.parent] * bool(order.parent) + [order.bundle] * bool(order.bundle or not order.rollback)
     return (
-        (1 <= order.number < 2**63, f"number {order.number} is not from 1 to 2^63 - 1"),
+        (1 <= order.number <= MOST_NUMBER, f"number {order.number} is not from 1 to 2^53"),
         (all(BUNDLE_NAME.fullmatch(name) is not None for name in names), "a bundle is not 64 hexadecimal digits"),
         (order.stage in ROLLOUT_STAGES, f"stage {order.stage!r} is not one of {', '.join(ROLLOUT_STAGES)}"),
         (all(map(math.isfinite, numbers)), "a number is not finite"),

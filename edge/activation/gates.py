@@ -5,6 +5,8 @@
   both alike. Only pairs in which both attempts are valid count; an invalid one is asked for again on its start.
 - With nothing active there is no baseline: then faults, safety stops and a least share of successes count, and the
   ruling says so.
+- Whatever it is compared with, a newcomer that succeeds less often than `floor_share` goes no further: a camera that
+  damns both alike makes nobody active.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class Gates:
     delta: float = 0.15  # by this share of pairs the newcomer may succeed less often than the active one
     safety_stops: int = 0  # of the newcomer's canary
     least_share: float = 0.5  # of successes, where there is no baseline
+    floor_share: float = 0.2  # of a newcomer's own successes, in its canary and in its probation, whatever else counts
     probation_trials: int = 20
     probation_drop: float = 0.30  # by this share probation, in the full envelope, may fall short of the canary
     faults: int = 3  # in FAULT_WINDOW trials in a row are too many
@@ -110,10 +113,14 @@ class Ruling:
 
 
 def self_test(tested: Tested, gates: Gates) -> Ruling:
-    """Say whether a verified bundle may be staged."""
+    """Say whether a verified bundle may be staged; wait where it was too slow and nothing else is wrong.
+
+    A busy moment of the machine looks the same as a slow policy, and whoever fails here is rejected for good.
+    """
     gauges = (_below("step p99 s", tested.p99_s, gates.step_p99_s), _most("breaches", tested.breaches, gates.breaches))
-    good = tested.ok and all(gauge.holds for gauge in gauges)
-    return Ruling("self-test", Call.PASS if good else Call.FAIL, gauges, _said(tested, gauges))
+    time, breaches = gauges
+    possible = tested.ok and breaches.holds and math.isfinite(tested.p99_s)
+    return Ruling("self-test", _call(possible, time.holds), gauges, _said(tested, gauges))
 
 
 def shadow(counted: Tested | None, gates: Gates) -> Ruling:
@@ -135,7 +142,8 @@ def canary(pairs: Sequence[Pair], trials: Sequence[Ended], compared: bool, gates
     """Say whether a newcomer is safe, and no worse than the active one by more than delta.
 
     It passes where, after `canary_pairs` pairs, the newcomer's successes are fewer than the active one's by at most
-    `delta` of the pairs, that is by at most 3 of 20. With independent attempts this passes, of 4,000 drawn each,
+    `delta` of the pairs, that is by at most 3 of 20, and are at least `floor_share` of its own attempts, that is 4.
+    With independent attempts this passes, of 4,000 drawn each,
 
         equal, both succeed in .5           86 %
         equal, both succeed in .9           97 %
@@ -156,17 +164,21 @@ def canary(pairs: Sequence[Pair], trials: Sequence[Ended], compared: bool, gates
     lost_to = sum(item.baseline is not None and item.baseline.outcome is Outcome.SUCCESS for item in pairs)
     safe = (_most("safety stops", stops, gates.safety_stops), _faults(trials, gates))
     enough = _least("pairs" if compared else "attempts", count, gates.canary_pairs)
-    share = (won - lost_to) / max(count, 1)
     # Every pair to come can gain at most one.
-    best = (won - lost_to + max(gates.canary_pairs - count, 0)) / max(count, gates.canary_pairs)
-    least = -gates.delta if compared else gates.least_share
-    successes = _least("successes more than the active one's, share" if compared else "success share", share, least)
+    to_come, most = max(gates.canary_pairs - count, 0), max(gates.canary_pairs, count)
+    least = gates.floor_share if compared else max(gates.least_share, gates.floor_share)
+    shares = [_least("success share", won / max(count, 1), least)]
+    hopeless = not (won + to_come) / most >= least
+    if compared:
+        more = (won - lost_to) / max(count, 1)
+        shares.append(_least("successes more than the active one's, share", more, -gates.delta))
+        hopeless = hopeless or not (won - lost_to + to_come) / most >= -gates.delta
     note = f"{won} successes beside {lost_to} of the active one in {count} pairs"
     if not compared:
         note = f"{won} successes in {count} attempts; nothing is active to compare with"
-    hopeless = best < least
-    call = _call(all(gauge.holds for gauge in safe) and not hopeless, enough.holds and successes.holds)
-    return Ruling("canary", call, (enough, successes, *safe), note)
+    possible = all(gauge.holds for gauge in safe) and not hopeless
+    call = _call(possible, enough.holds and all(gauge.holds for gauge in shares))
+    return Ruling("canary", call, (enough, *shares, *safe), note)
 
 
 def probation(trials: Sequence[Ended], canary_share: float | None, gates: Gates) -> Ruling:
@@ -180,10 +192,11 @@ def probation(trials: Sequence[Ended], canary_share: float | None, gates: Gates)
     won = sum(item.outcome is Outcome.SUCCESS for item in valid)
     enough, faults = _least("trials", len(valid), gates.probation_trials), _faults(trials, gates)
     note = f"{won} successes in {len(valid)} trials"
+    least = gates.floor_share
     if canary_share is None:
-        call = _call(faults.holds, enough.holds)
-        return Ruling("probation", call, (enough, faults), f"{note}; it had no canary to compare with")
-    least = round(canary_share - gates.probation_drop, 9)
+        note = f"{note}; it had no canary to compare with"
+    else:
+        least = max(least, round(canary_share - gates.probation_drop, 9))
     successes = _least("success share", won / max(len(valid), 1), least)
     best = (won + max(gates.probation_trials - len(valid), 0)) / max(len(valid), gates.probation_trials)
     call = _call(faults.holds and best >= least, enough.holds and successes.holds)

@@ -27,7 +27,8 @@ __all__ = ["ActivationError", "ArrowRefused", "Change", "Journal", "Line", "Orde
 
 ROLES = ("released", "candidates")
 STOPS = ("next-trial", "now")
-CLOCK_SLACK_S = 300.0  # that a clock may stand before what was signed, or written here, with a later one
+CLOCK_SLACK_S = 300.0  # that a clock may stand before the issue of an order
+NUMBERS_AHEAD = 1_000  # of the floor: one order far ahead would be the last that is ever taken
 STARTS_KEPT = 16
 HELD_UP = "order"  # stands in a bundle's evidence for why the order does not let it go on
 
@@ -55,7 +56,8 @@ class Journal(Reader):
         """Take an order; return False where it is the one that stands.
 
         Raises:
-            OrderRefused: its number is not above the floor, its time is over or to come, or its bundle is not allowed.
+            OrderRefused: its number is not above the floor or too far above it, its time is over or to come, or its
+                bundle is not allowed.
         """
         try:
             body = order_to_json(order).decode()
@@ -120,10 +122,13 @@ class Journal(Reader):
                 return True
             return self._take("revoke", bundle, f"revoked: {when}", {"stop": when}) is not None
 
-    def override(self, bundle: str) -> None:
-        """Note that two people have let a bundle become active without a canary."""
+    def override(self, bundle: str, allowed: bool) -> None:
+        """Note whether two people let a bundle become active without a canary, as is signed now."""
         with self._writing("note"):
-            self._db.execute("INSERT OR IGNORE INTO overrides VALUES (?)", (bundle,))
+            change = (
+                "INSERT OR IGNORE INTO overrides VALUES (?)" if allowed else "DELETE FROM overrides WHERE bundle = ?"
+            )
+            self._db.execute(change, (bundle,))
 
     # -- the steward's ------------------------------------------------------------------------------------------------
 
@@ -169,6 +174,11 @@ class Journal(Reader):
         with self._writing("note"):
             self._db.execute("UPDATE bundles SET missing = 1 WHERE bundle = ?", (bundle,))
 
+    def begun(self, active: str, after: str) -> None:
+        """Note which trial of the active one was its newest when it became so, empty where it had none."""
+        with self._writing("note"):
+            self._db.execute("UPDATE line SET begun_after = ? WHERE active = ?", (after, active))
+
     def close_order(self, what: str) -> None:
         """Note what came of an order to roll back that no arrow answers."""
         with self._writing("note"):
@@ -204,6 +214,10 @@ class Journal(Reader):
         other_task = bool(order.bundle and row.task and row.task != order.task)
         for allowed, rule in (
             (order.number > line.floor, f"orders up to {line.floor} were seen here; number it higher"),
+            (
+                order.number <= line.floor + NUMBERS_AHEAD,
+                f"it is over {NUMBERS_AHEAD:,} above {line.floor}, the newest seen here; number it {line.floor + 1}",
+            ),
             (now_unix_s < order.until_unix_s, "its time is over; issue it anew"),
             (now_unix_s >= order.issued_unix_s - CLOCK_SLACK_S, "it is from the future; set this edge's clock"),
             (order.rollback or not row.denied, f"this edge denies the bundle: {row.denied}"),
@@ -229,7 +243,9 @@ class Journal(Reader):
         if arrow.denies:
             self._db.execute("INSERT OR REPLACE INTO denied VALUES (?, ?, ?)", (bundle, reason, now_unix_s))
         if arrow.takes_over:
-            self._db.execute("UPDATE line SET active = ?, last_good = ?", (bundle, line.active or None))
+            self._db.execute(
+                "UPDATE line SET active = ?, last_good = ?, begun_after = NULL", (bundle, line.active or None)
+            )
         if arrow.gives_up:
             self._fall_back(line, f"{bundle[:12]} had to go")
         elif bundle == line.last_good and (arrow.denies or arrow.target in GONE):
@@ -258,7 +274,7 @@ class Journal(Reader):
         back = line.last_good
         if back:
             self._move(back, TABLE[read_row(self._db, back).state, "return"], reason, {})
-        self._db.execute("UPDATE line SET active = ?, last_good = NULL", (back or None,))
+        self._db.execute("UPDATE line SET active = ?, last_good = NULL, begun_after = NULL", (back or None,))
 
     def _arrow(self, event: str, row: Row, line: Line) -> Arrow:
         """Return the arrow that an event takes.
@@ -284,11 +300,10 @@ class Journal(Reader):
             return ""
         newcomer = self.newcomer()
         order, now_unix_s = line.order, self.clock()
-        newest_unix_s = self._db.execute("SELECT COALESCE(MAX(unix_s), 0) FROM arrows").fetchone()[0]
         if order is None or order.rollback or order.bundle != row.bundle or not now_unix_s < order.until_unix_s:
             return "no standing order names it"
         for allowed, rule in (
-            (now_unix_s >= newest_unix_s - CLOCK_SLACK_S, "the clock stands before what was written here; set it"),
+            (now_unix_s >= order.issued_unix_s - CLOCK_SLACK_S, "the clock stands before the order's issue; set it"),
             (
                 ROLLOUT_STAGES.index(order.stage) >= ROLLOUT_STAGES.index(arrow.stage),
                 f"the order ends at {order.stage}",

@@ -94,7 +94,8 @@ class Reader:
 
     def revoked(self) -> dict[str, str]:
         """Return every revoked bundle with when it must stop: "next-trial" or "now"."""
-        return {row.bundle: row.stop for row in self.rows() if row.state == "revoked"}
+        with explained(self.path):
+            return dict(self._db.execute("SELECT bundle, stop FROM bundles WHERE state = 'revoked'").fetchall())
 
     def overridden(self, bundle: str) -> bool:
         """Return whether two people have let a bundle become active without a canary."""

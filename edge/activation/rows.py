@@ -44,6 +44,7 @@ class Line:
     floor: int = 0
     order: RolloutOrder | None = None
     closed: str = ""  # what came of an order to roll back
+    begun_after: str | None = None  # the newest trial of the active one when it became so; None: not noted yet
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def as_row(found: tuple[Any, ...]) -> Row:
 
 def read_line(db: sqlite3.Connection) -> Line:
     """Return the standing line."""
-    active, last_good, floor, standing, closed = db.execute(
-        "SELECT active, last_good, floor, standing, closed FROM line"
+    active, last_good, floor, standing, closed, begun_after = db.execute(
+        "SELECT active, last_good, floor, standing, closed, begun_after FROM line"
     ).fetchone()
-    return Line(active or "", last_good or "", floor, read_order(standing), closed)
+    return Line(active or "", last_good or "", floor, read_order(standing), closed, begun_after)

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.activation.table import NEWCOMER, STATES
 
 BUSY_MS = 20_000
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ALL = ", ".join(f"'{state}'" for state in STATES)
 _NEWCOMER = ", ".join(f"'{state}'" for state in NEWCOMER)
 SCHEMA = f"""
@@ -38,6 +38,7 @@ CREATE TABLE line (  -- one row: what this edge stands on
     only INTEGER PRIMARY KEY CHECK (only = 1),
     active TEXT REFERENCES bundles,               -- what it runs by itself
     last_good TEXT REFERENCES bundles,            -- what it goes back to
+    begun_after TEXT,                             -- the newest trial of the active one when it became so; NULL: ask
     floor INTEGER NOT NULL DEFAULT 0,             -- no order with a lower number is ever taken
     standing TEXT NOT NULL DEFAULT '',            -- JSON: the order with that number
     closed TEXT NOT NULL DEFAULT '',              -- what came of an order to roll back, once it is done
@@ -53,7 +54,7 @@ CREATE TABLE denied (  -- what may never run on this edge again, by this edge's 
     bundle TEXT PRIMARY KEY REFERENCES bundles,
     why TEXT NOT NULL, unix_s REAL NOT NULL
 ) STRICT;
-CREATE TABLE overrides (  -- what two people have let become active without a canary
+CREATE TABLE overrides (  -- what two people let become active without a canary, as was signed when last looked
     bundle TEXT PRIMARY KEY
 ) STRICT;
 CREATE TABLE starts (  -- the latest starts of the station's process

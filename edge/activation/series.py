@@ -46,9 +46,12 @@ class Series:
         baseline = self.baseline[:NAME_CHARS] or "alone"
         return f"{OWN}{self.plan.number}-{self.purpose}-{self.newcomer[:NAME_CHARS]}-{baseline}-"
 
-    def pick(self, trials: Sequence[Ended]) -> list[Ended]:
-        """Return those trials that are of this series, in their order."""
-        return [item for item in trials if item.assignment_id.startswith(self.prefix)]
+    def pick(self, trials: Sequence[Ended], side: str) -> list[Ended]:
+        """Return those trials that are of one side of this series, in their order.
+
+        `trials` are those of that side's bundle: whatever a trial is called, no bundle stands in for the other.
+        """
+        return [item for item in trials if self._side(item.assignment_id) == side]
 
     def pairs(self, trials: Sequence[Ended]) -> tuple[list[Pair], list[Attempt]]:
         """Return the pairs in which all sides have ended validly, and what the next pair lacks, in turns."""
@@ -77,6 +80,13 @@ class Series:
             start.seed,
             self.purpose,
         )
+
+    def _side(self, assignment_id: str) -> str:
+        """Return the side that an attempt of this series is of, empty where it is of another series."""
+        if not assignment_id.startswith(self.prefix):
+            return ""
+        parts = assignment_id.removeprefix(self.prefix).split("-")
+        return parts[1] if len(parts) == 3 else ""
 
     def _name(self, number: int, side: str) -> str:
         return f"{self.prefix}{number:03d}-{side}-"

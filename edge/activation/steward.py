@@ -21,12 +21,14 @@ from edge.activation.gates import Call, Ended, Gates, Ruling, Tested
 from edge.activation.journal import HELD_UP, ActivationError, ArrowRefused, Journal
 from edge.activation.permit import Permit, permit
 from edge.activation.rows import Change, Line, Row
-from edge.activation.series import CANARY, NAME_CHARS, PROBATION, Attempt, Series
+from edge.activation.series import BASELINE, CANARY, NAME_CHARS, PROBATION, Attempt, Series
+from edge.activation.series import NEWCOMER as NEW
 from edge.activation.table import NEWCOMER
 from edge.records import Outcome, RolloutOrder
 
 LOG = logging.getLogger("edge.activation")
 CRASH_LOOP_STARTS, CRASH_LOOP_S = 3, 60.0
+TESTED_AGAIN_S = 30.0  # after a self-test that was only too slow
 MOST_ARROWS = 64  # in one call; there are never so many to take
 
 
@@ -36,7 +38,7 @@ class Abilities:
 
     self_test: Callable[[str], Tested]  # in the sandbox
     shadow: Callable[[str], Tested | None]  # on what the active one saw in its last trial; None: nothing new
-    trials: Callable[[str, str], Sequence[Ended]]  # of a bundle, with a purpose or "" for all; oldest first
+    trials: Callable[[str, str], Sequence[Ended]]  # of a bundle, with a purpose or "" for all; in the order they ended
     enqueue: Callable[[Sequence[Attempt]], None]  # the same assignment_id again is no second attempt
     overridden: Callable[[str], bool]  # two people have signed that it may become active without a canary
     present: Callable[[str], bool]  # unpacked, and every hash is right
@@ -46,8 +48,21 @@ class Steward:
     """Follows the table for one edge."""
 
     def __init__(
-        self, journal: Journal, gates: Gates, abilities: Abilities, clock: Callable[[], float] = time.time
+        self,
+        journal: Journal,
+        gates: Gates,
+        abilities: Abilities,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+        tested_again_s: float = TESTED_AGAIN_S,
     ) -> None:
+        """Follow the table by what the station lends.
+
+        Signatures and orders end by `clock`, unix seconds. A self-test that was only too slow is made again no sooner
+        than `tested_again_s` later by `steady`, in seconds from anywhere.
+        """
+        self._steady, self._tested_again_s = steady, tested_again_s
+        self._test_at_s: dict[str, float] = {}  # bundle -> when its self-test may be made again, by `steady`
         self._journal = journal
         self._gates = gates
         self._can = abilities
@@ -148,9 +163,17 @@ class Steward:
             self._journal.missing(bundle)
         if not line.active:
             return None
-        since_unix_s = self._journal.row(line.active).since_unix_s
-        trials = [item for item in self._can.trials(line.active, "") if item.ended_unix_s >= since_unix_s]
-        return self._blame(line.active, trials)
+        return self._blame(line.active, self._since_active(line))
+
+    def _since_active(self, line: Line) -> Sequence[Ended]:
+        """Return the active one's trials since it became so; no clock has a say in which these are."""
+        trials = list(self._can.trials(line.active, ""))
+        names = [f"{item.sequence} {item.assignment_id}" for item in trials]
+        if line.begun_after is None:
+            self._journal.begun(line.active, names[-1] if names else "")
+            return []
+        # One that the station does not remember any more is older than all that it does.
+        return trials[names.index(line.begun_after) + 1 :] if line.begun_after in names else trials
 
     def _blame(self, bundle: str, trials: Sequence[Ended]) -> Change | None:
         """Take back a bundle with too many policy faults."""
@@ -167,10 +190,14 @@ class Steward:
     # -- up -----------------------------------------------------------------------------------------------------------
 
     def _test(self, row: Row, line: Line) -> Change | None:
-        if not self._ready("test", row):
+        if self._steady() < self._test_at_s.get(row.bundle, -math.inf) or not self._ready("test", row):
             return None
         ruling = gate.self_test(self._can.self_test(row.bundle), self._gates)
         self._journal.cut("verify", "after effect")
+        if ruling.call is Call.WAIT:
+            self._test_at_s[row.bundle] = self._steady() + self._tested_again_s
+            self._note(row.bundle, ruling)
+            return None
         return self._take("test" if ruling.call is Call.PASS else "fail", row.bundle, ruling.note, ruling)
 
     def _watch(self, row: Row, line: Line) -> Change | None:
@@ -201,11 +228,11 @@ class Steward:
         if row.baseline != line.active:
             return self._take("rebase", row.bundle, "another one is active than the one it was compared with")
         series = Series(_plan(row), CANARY, row.bundle, row.baseline)
-        trials = series.pick(self._can.trials(row.bundle, CANARY))
+        trials = series.pick(self._can.trials(row.bundle, CANARY), NEW)
         change = self._blame(row.bundle, trials)
         if change is not None:
             return change
-        baseline = series.pick(self._can.trials(row.baseline, CANARY)) if row.baseline else []
+        baseline = series.pick(self._can.trials(row.baseline, CANARY), BASELINE) if row.baseline else []
         pairs, lacking = series.pairs([*trials, *baseline])
         change = self._judge(row, gate.canary(pairs, trials, bool(row.baseline), self._gates), "prove", lacking)
         self._journal.cut("try", "after effect")
@@ -213,7 +240,7 @@ class Steward:
 
     def _probation(self, row: Row, line: Line) -> Change | None:
         series = Series(_plan(row), PROBATION, row.bundle)
-        trials = series.pick(self._can.trials(row.bundle, PROBATION))
+        trials = series.pick(self._can.trials(row.bundle, PROBATION), NEW)
         change = self._blame(row.bundle, trials)
         if change is not None:
             return change
@@ -238,7 +265,7 @@ class Steward:
     def _canary_share(self, row: Row) -> float | None:
         """Return the newcomer's share of successes in its canary, None where it had none."""
         series = Series(_plan(row), CANARY, row.bundle, row.baseline)
-        trials = series.pick(self._can.trials(row.bundle, CANARY))
+        trials = series.pick(self._can.trials(row.bundle, CANARY), NEW)
         valid = [item for item in trials if item.outcome is not Outcome.INVALID]
         return sum(item.outcome is Outcome.SUCCESS for item in valid) / len(valid) if valid else None
 

@@ -55,9 +55,10 @@ class Rollout:
         """Take up what the ledger knows; the robot only ever shows where the arm stands."""
         self._station, self._host, self._ledger, self._journal = station, host, ledger, journal
         self._robot, self._chain = robot, chain
-        # Bundle, purpose, how; apart, so that no lease pushes out what a canary has shown.
-        self._own: deque[tuple[str, str, Ended]] = deque(maxlen=REMEMBERED)
-        self._leased: deque[tuple[str, str, Ended]] = deque(maxlen=REMEMBERED)
+        # Number in order, bundle, purpose, how; apart, so that no lease pushes out what a canary has shown.
+        self._remembered = 0
+        self._own: deque[tuple[int, str, str, Ended]] = deque(maxlen=REMEMBERED)
+        self._leased: deque[tuple[int, str, str, Ended]] = deque(maxlen=REMEMBERED)
         for trial in ledger.newest(LOOKED_BACK):
             self._remember(trial)
         self._tape: Tape | None = None
@@ -136,7 +137,7 @@ class Rollout:
         if self._ledger.pending_count(time.time()):
             return
         prefix = f"{OWN}{line.order.number}-shadow-{newcomer.bundle[:NAME_CHARS]}-"
-        count = sum(how.assignment_id.startswith(prefix) for _, _, how in self._own)
+        count = sum(how.assignment_id.startswith(prefix) for *_, how in self._own)
         start = line.order.starts[count % len(line.order.starts)]
         self._enqueue([Attempt(f"{prefix}{count}", line.active, start.start_id, start.start, start.seed, SHADOW)])
 
@@ -162,8 +163,8 @@ class Rollout:
 
     def _trials(self, bundle: str, purpose: str) -> Sequence[Ended]:
         ended = [*self._own, *([] if purpose else self._leased)]
-        mine = [how for ran, why, how in ended if ran == bundle and purpose in ("", why)]
-        return sorted(mine, key=lambda how: how.ended_unix_s)
+        mine = [(number, how) for number, ran, why, how in ended if ran == bundle and purpose in ("", why)]
+        return [how for _, how in sorted(mine, key=lambda item: item[0])]  # not by a clock, which may be set back
 
     def _enqueue(self, attempts: Sequence[Attempt]) -> None:
         order = self._journal.line().order
@@ -190,7 +191,8 @@ class Rollout:
     def _remember(self, trial: Trial) -> None:
         how = Ended(trial.assignment_id, trial.outcome, trial.cause, trial.start_id, trial.sequence, trial.ended_unix_s)
         ended = self._own if trial.purpose in OWN_PURPOSES else self._leased
-        ended.append((trial.bundle, trial.purpose, how))
+        self._remembered += 1
+        ended.append((self._remembered, trial.bundle, trial.purpose, how))
 
     def _manifest(self, bundle: str) -> Manifest:
         manifest = read_unpacked(self._folder(bundle))

@@ -188,13 +188,15 @@ class Supply:
 
     def _take_order(self) -> None:
         """Offer the journal the order that stands; one that it refuses is looked at once."""
+        standing = self._journal.line().order
+        if standing is not None:
+            self._settle_override(standing.bundle)
         data = self._trust.order(self._settings.name)
         if data is None:
             return
         try:
             order = order_from_json(data)
-            if self._trust.overridden(order.bundle) and not self._journal.overridden(order.bundle):
-                self._journal.override(order.bundle)
+            self._settle_override(order.bundle)
             if data == self._order:
                 return
             if self._journal.offer(order):
@@ -202,6 +204,12 @@ class Supply:
         except (RecordError, OrderRefused) as error:
             self._refuse(str(error))
         self._order = data
+
+    def _settle_override(self, bundle: str) -> None:
+        """Have the journal know whether two people let a bundle do without a canary now; what they sign expires."""
+        allowed = self._trust.overridden(bundle)
+        if allowed != self._journal.overridden(bundle):
+            self._journal.override(bundle, allowed)
 
     def _refuse(self, sentence: str) -> None:
         if sentence != self.refusal:  # the same one again says nothing new

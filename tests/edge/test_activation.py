@@ -17,6 +17,7 @@ from edge.activation.__main__ import drawing, page
 from edge.activation.journal import ActivationError, ArrowRefused, Journal, OrderRefused
 from edge.activation.schema import SCHEMA
 from edge.activation.series import Attempt
+from edge.activation.steward import Steward
 from edge.activation.table import (
     ALREADY,
     ARROWS,
@@ -192,6 +193,18 @@ def test_the_canary_runs_in_pairs_on_the_same_starts_in_turns(settled: World) ->
     assert len(set(names)) == 4
 
 
+def test_no_trial_of_the_newcomer_stands_in_for_the_active_one(settled: World) -> None:
+    settled.journal.offer(order(2, B))
+    settled.advance("canary", B)
+    prefix = f"rollout-2-canary-{B[:12]}-{A[:12]}-"
+    for number in range(GATES.canary_pairs):
+        settled.end(B, "canary", *SUCCESS, f"{prefix}{number:03d}-new-0")
+        settled.end(B, "canary", *LOST, f"{prefix}{number:03d}-old-0")  # forged, by a lease
+    assert settled.steward.tend() == []
+    assert state(settled, B) == "canary"
+    assert " in 0 pairs" in settled.journal.row(B).evidence["canary"]["note"]
+
+
 def test_an_invalid_attempt_is_asked_for_again_on_its_start(settled: World) -> None:
     settled.journal.offer(order(2, B))
     settled.advance("canary", B)
@@ -285,6 +298,22 @@ def test_a_failed_self_test_rejects_for_good(settled: World) -> None:
     assert settled.journal.line().floor == 2
 
 
+def test_a_busy_moment_damns_nothing_and_is_looked_at_again_after_a_while(settled: World) -> None:
+    good, tests = settled.tested, []
+    settled.tested = replace(good, p99_s=GATES.step_p99_s)
+    can = replace(settled.abilities(), self_test=lambda bundle: (tests.append(bundle), settled.tested)[1])
+    now_s = [0.0]
+    steward = Steward(settled.journal, GATES, can, settled.clock, lambda: now_s[0])
+    settled.journal.offer(order(2, B))
+    settled.fetch_all()
+    for now_s[0], made in ((0.0, 1), (29.9, 1), (30.0, 2), (59.0, 2)):
+        assert steward.tend() == []
+        assert (state(settled, B), len(tests)) == ("verified", made)
+    assert settled.journal.row(B).evidence["self-test"]["call"] == "wait"
+    settled.tested, now_s[0] = good, 60.0
+    assert [change.event for change in steward.tend()][:2] == ["test", "watch"]
+
+
 @pytest.mark.parametrize(
     "change", [{"breaches": 1}, {"ok": False, "detail": "it crashed"}, {"p99_s": math.inf}, {"p99_s": math.nan}]
 )
@@ -364,6 +393,31 @@ def test_old_faults_of_the_last_good_one_do_not_count_when_it_comes_back(settled
     settled.steward.tend()
     assert settled.journal.line().active == A
     assert settled.steward.tend() == []
+
+
+@pytest.mark.parametrize("ahead_s", [400 * 86_400.0, -400 * 86_400.0])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_faults_count_whatever_the_clock_said_when_the_policy_became_active(
+    settled: World, ahead_s: float, restarted: bool
+) -> None:
+    settled.later(ahead_s)
+    now = settled.clock()
+    settled.journal.offer(order(2, B, issued_unix_s=now, until_unix_s=now + 3_600.0))
+    settled.advance("active", B)
+    settled.later(-ahead_s)
+    for _ in range(3):
+        settled.end(B, "play", *FAULT)
+    with closing(World(settled.folder)) as again:
+        [change] = (again if restarted else settled).steward.tend()
+    assert (change.event, settled.journal.line().active) == ("fault", A)
+
+
+def test_trials_of_a_new_ledger_count_though_their_numbers_begin_anew(grown: World) -> None:
+    shutil.rmtree(grown.folder / "trials")
+    (grown.folder / "trials").mkdir()
+    for _ in range(3):
+        grown.end(B, "play", *FAULT)
+    assert [change.event for change in grown.steward.tend()] == ["fault"]
 
 
 def test_the_only_policy_of_an_edge_stays_and_its_faults_are_told(settled: World) -> None:
@@ -516,6 +570,13 @@ def test_a_revocation_can_become_more_urgent_but_not_less(grown: World) -> None:
     assert grown.journal.revoked() == {B: "now"}
 
 
+def test_what_is_revoked_is_known_whatever_is_written_of_the_others(grown: World) -> None:
+    grown.journal.revoke(A, "now")
+    with closing(sqlite3.connect(grown.journal.path)) as db, db:
+        db.execute(f"UPDATE bundles SET evidence = '{{' WHERE bundle = '{B}'")
+    assert grown.journal.revoked() == {A: "now"}
+
+
 def test_a_bundle_can_be_revoked_before_it_was_ever_seen(world: World) -> None:
     world.journal.revoke(A, "next-trial")
     with pytest.raises(OrderRefused, match="revoked"):
@@ -581,7 +642,7 @@ def test_an_order_that_cannot_be_followed_leaves_everything_as_it_was(
     assert (settled.journal.line(), settled.journal.rows()) == before
 
 
-def test_nothing_goes_on_while_the_clock_stands_before_what_was_written(settled: World) -> None:
+def test_nothing_goes_on_while_the_clock_stands_before_the_issue_of_its_order(settled: World) -> None:
     settled.journal.offer(order(2, B))
     settled.fetch(B)
     settled.later(-301.0)
@@ -589,6 +650,21 @@ def test_nothing_goes_on_while_the_clock_stands_before_what_was_written(settled:
     assert "clock" in settled.journal.row(B).evidence["order"]["note"]
     settled.later(2.0)
     assert settled.steward.tend()
+
+
+def test_what_was_written_while_the_clock_was_ahead_holds_nothing_up(settled: World) -> None:
+    settled.later(400 * 86_400.0)
+    settled.journal.fetched(C)
+    settled.later(-400 * 86_400.0)
+    settled.activate(B, 2)
+
+
+def test_no_order_is_so_far_ahead_that_it_would_be_the_last(settled: World) -> None:
+    for number in (1_002, 2**40, 2**53, 2**53 + 1, 2**63 - 1):
+        with pytest.raises(OrderRefused, match=r"number it 2$" if number <= 2**53 else r"2\^53"):
+            settled.journal.offer(order(number, B))
+    assert settled.journal.line().floor == 1
+    assert settled.journal.offer(order(1_001, B))
 
 
 # -- who may run ------------------------------------------------------------------------------------------------------

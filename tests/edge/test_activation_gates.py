@@ -48,7 +48,6 @@ def canary(newcomer: Sequence[bool], baseline: Sequence[bool] | None) -> Ruling:
         ({"ok": False}, False),
         ({"breaches": 1}, False),
         ({"p99_s": math.nextafter(GATES.step_p99_s, 0.0)}, True),
-        ({"p99_s": GATES.step_p99_s}, False),
         ({"p99_s": math.nan}, False),
         ({"p99_s": math.inf}, False),
     ],
@@ -58,6 +57,14 @@ def test_a_self_test_passes_when_it_is_well_within_the_policy_period(change: dic
     expected = Call.PASS if passes else Call.FAIL
     assert gate.self_test(tested, GATES).call is expected
     assert gate.shadow(tested, GATES).call is expected
+
+
+def test_what_is_only_too_slow_is_no_fault_of_a_self_test_but_is_one_of_a_shadow() -> None:
+    slow = replace(GOOD, p99_s=GATES.step_p99_s)
+    assert gate.self_test(slow, GATES).call is Call.WAIT
+    assert gate.shadow(slow, GATES).call is Call.FAIL
+    assert gate.self_test(replace(slow, breaches=1), GATES).call is Call.FAIL
+    assert gate.self_test(replace(slow, ok=False), GATES).call is Call.FAIL
 
 
 def test_the_shadow_waits_for_its_steps_but_not_for_a_breach() -> None:
@@ -113,6 +120,21 @@ def test_without_a_baseline_a_stated_share_of_successes_counts() -> None:
     assert [gauge.threshold for gauge in ruling.gauges if gauge.name == "success share"] == [GATES.least_share]
 
 
+def test_a_camera_that_damns_both_alike_makes_nobody_active() -> None:
+    for won, call in ((4, Call.PASS), (3, Call.FAIL), (0, Call.FAIL)):
+        newcomer = [True] * won + [False] * (20 - won)
+        ruling = canary(newcomer, newcomer)
+        assert ruling.call is call
+        [share] = [gauge for gauge in ruling.gauges if gauge.name == "success share"]
+        assert (share.threshold, share.holds) == (GATES.floor_share, call is Call.PASS)
+        for canary_share in (won / 20, None):
+            ruling = gate.probation(made(*(WON if good else LOST for good in newcomer)), canary_share, GATES)
+            assert ruling.call is call
+            assert GATES.floor_share in [gauge.threshold for gauge in ruling.gauges if gauge.name == "success share"]
+    assert [canary([False] * count, [False] * count).call for count in (16, 17)] == [Call.WAIT, Call.FAIL]
+    assert [gate.probation(made(*[LOST] * count), None, GATES).call for count in (16, 17)] == [Call.WAIT, Call.FAIL]
+
+
 @pytest.mark.parametrize(
     ("newcomer", "active", "stated"), [(0.5, 0.5, 0.86), (0.9, 0.9, 0.97), (0.2, 0.5, 0.19), (0.6, 0.9, 0.16)]
 )
@@ -134,7 +156,7 @@ def test_probation_waits_for_its_trials_and_invalid_ones_are_none() -> None:
     assert gate.probation(made(*[WON] * 20), 1.0, GATES).call is Call.PASS
 
 
-@pytest.mark.parametrize(("won", "share", "call"), [(12, 0.9, Call.PASS), (11, 0.9, Call.FAIL), (0, 0.3, Call.PASS)])
+@pytest.mark.parametrize(("won", "share", "call"), [(12, 0.9, Call.PASS), (11, 0.9, Call.FAIL), (4, 0.3, Call.PASS)])
 def test_the_full_envelope_may_cost_a_newcomer_some_successes_but_not_all(won: int, share: float, call: Call) -> None:
     assert gate.probation(made(*[WON] * won, *[LOST] * (20 - won)), share, GATES).call is call
 
@@ -144,8 +166,8 @@ def test_probation_ends_as_soon_as_it_cannot_pass() -> None:
     assert gate.probation(made(*[LOST] * 9), 0.9, GATES).call is Call.FAIL
 
 
-def test_without_a_canary_only_faults_count_and_the_ruling_says_so() -> None:
-    ruling = gate.probation(made(*[LOST] * 20), None, GATES)
+def test_without_a_canary_faults_and_the_least_share_count_and_the_ruling_says_so() -> None:
+    ruling = gate.probation(made(*[WON] * 4, *[LOST] * 16), None, GATES)
     assert ruling.call is Call.PASS
     assert "no canary" in ruling.note
 

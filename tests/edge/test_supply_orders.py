@@ -210,6 +210,15 @@ def test_an_override_reaches_the_journal_once_two_have_signed_it(here: Station) 
     assert here.journal.overridden(bundle)
 
 
+def test_an_override_ends_with_its_signature(here: Station) -> None:
+    bundle = here.lab.bundle
+    here.order(1, bundle)
+    here.turn()
+    here.journal.override(bundle, True)  # of two who had signed it once; nobody does now
+    here.turn()
+    assert not here.journal.overridden(bundle)
+
+
 # -- the lab's own troubles -------------------------------------------------------------------------------------------
 
 

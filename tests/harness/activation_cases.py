@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge.activation.series import Series
+from edge.activation.series import BASELINE, Series
+from edge.activation.series import NEWCOMER as NEW
 from edge.activation.table import ARROWS, FOLLOWING_EVENTS, NEWCOMER, UNKNOWN, Arrow
 from edge.records import Outcome
 from tests.harness.activation_world import GATES, LATER_S, NOW_S, World, name, order
@@ -103,7 +104,8 @@ def _ends(world: World, bundle: str, outcome: Outcome, cause: str, count: int) -
     assert row.plan is not None
     series = Series(row.plan, row.state, bundle, row.baseline if row.state == "canary" else "")
     for _ in range(count):
-        ended = series.pick([*world.trials(bundle, row.state), *(world.trials(row.baseline, row.state))])
+        ended = series.pick(world.trials(bundle, row.state), NEW)
+        ended += series.pick(world.trials(row.baseline, row.state), BASELINE)
         for item in series.pairs(ended)[1]:
             end = (outcome, cause) if item.bundle == bundle else (Outcome.SUCCESS, "")
             world.end(item.bundle, item.purpose, *end, item.assignment_id, item.start_id)

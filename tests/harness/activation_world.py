@@ -50,7 +50,7 @@ class World:
         self.stretch: Tested | None = Tested(True, "as asked", 60, 0.003, 0)
         self.overrides: set[str] = set()
         self.journal = Journal(folder / "activation.db", self.clock, cut)
-        self.steward = Steward(self.journal, gates, self.abilities(), self.clock)
+        self.steward = Steward(self.journal, gates, self.abilities(), self.clock, steady=self.clock)
 
     def clock(self) -> float:
         """Return the time, which passes only by `later`."""
