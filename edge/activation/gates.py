@@ -145,9 +145,9 @@ def canary(pairs: Sequence[Pair], trials: Sequence[Ended], compared: bool, gates
     `delta` of the pairs, that is by at most 3 of 20, and are at least `floor_share` of its own attempts, that is 4.
     With independent attempts this passes, of 4,000 drawn each,
 
-        equal, both succeed in .5           86 %
+        equal, both succeed in .5           87 %
         equal, both succeed in .9           97 %
-        .2 beside .5, 30 points worse       19 %
+        .2 beside .5, 30 points worse       18 %
         .6 beside .9, 30 points worse       16 %
 
     Starts that are hard for both bring the first two up and the others down. What slips through moves the arm in the

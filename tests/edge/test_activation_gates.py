@@ -136,7 +136,7 @@ def test_a_camera_that_damns_both_alike_makes_nobody_active() -> None:
 
 
 @pytest.mark.parametrize(
-    ("newcomer", "active", "stated"), [(0.5, 0.5, 0.86), (0.9, 0.9, 0.97), (0.2, 0.5, 0.19), (0.6, 0.9, 0.16)]
+    ("newcomer", "active", "stated"), [(0.5, 0.5, 0.87), (0.9, 0.9, 0.97), (0.2, 0.5, 0.18), (0.6, 0.9, 0.16)]
 )
 def test_the_canary_passes_as_often_as_its_docstring_says(newcomer: float, active: float, stated: float) -> None:
     rng = np.random.default_rng(20)
@@ -145,7 +145,7 @@ def test_the_canary_passes_as_often_as_its_docstring_says(newcomer: float, activ
     # Four standard errors of the share, and half a point for the rounding of what is stated.
     assert abs(passed - stated) <= 4.0 * math.sqrt(stated * (1.0 - stated) / DRAWS) + 0.005
     lines = [line.split() for line in (gate.canary.__doc__ or "").splitlines() if line.strip().endswith("%")]
-    assert [line[-2] for line in lines] == ["86", "97", "19", "16"]
+    assert [line[-2] for line in lines] == ["87", "97", "18", "16"]
 
 
 # -- probation and faults ---------------------------------------------------------------------------------------------
