@@ -16,9 +16,16 @@ LONG_S = 120.0  # bound of a wait for real processes; nothing is measured by it
 NOBODY = "tcp/127.0.0.1:1"
 
 
+def root(folder: Path) -> Path:
+    """Return a root of trust, which no station gets to use here."""
+    path = folder / "root.json"
+    path.write_text("{}")
+    return path
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path, make_stations(tmp_path, 1, 1, "push_t", NOBODY), 0.0)
+    made = Fleet(tmp_path, make_stations(tmp_path, 1, 1, "push_t", NOBODY, root(tmp_path)), 0.0)
     yield made
     made.kill()
 
@@ -59,7 +66,7 @@ def test_a_killed_station_is_started_again_and_stops_when_asked(fleet: Fleet, tm
 
 
 def test_the_first_station_goes_ahead_and_the_others_follow(tmp_path: Path) -> None:
-    made = Fleet(tmp_path, make_stations(tmp_path, 3, 1, "push_t", NOBODY), 0.0)
+    made = Fleet(tmp_path, make_stations(tmp_path, 3, 1, "push_t", NOBODY, root(tmp_path)), 0.0)
     logs = [tmp_path / name / "log.txt" for name in made.names]
     try:
         made.start()

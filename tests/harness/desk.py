@@ -104,7 +104,7 @@ def serve(network: Network, reception: Reception, publisher: Publisher, stop: th
         if time.monotonic() >= tend_at_s:
             tend_at_s = time.monotonic() + TEND_EVERY_S
             reception.tend(time.time())
-            publisher.renew()
+            publisher.lab.renew()
 
 
 def main(arguments: list[str]) -> None:
@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> None:
     try:
         store = CountingStore(options.folder)
         lab = LabFolder(options.folder)
-        publisher = Publisher(POLICY, lab.ring, lab.repository, store)
+        publisher = Publisher(POLICY, lab.lab, store)
         with store, Network(options.endpoint, tls, options.edges) as network:
             work = Work(prepare(options.folder, publisher), options.at_once)
             desk = Desk(work.take, lambda trial, now_unix_s: None, lambda assignment_id, now_unix_s: None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tuf.ngclient import FetcherInterface
 
 from coordinator.publish.keys import RING, Keyring, make
-from coordinator.publish.publisher import FOLDER, KEYS
+from coordinator.publish.publisher import FOLDER, KEYS, Lab
 from coordinator.publish.repository import Repository, RepositoryRefused
 from edge.activation.journal import Journal
 from edge.trust.client import ROOT_FILE, Trust
@@ -43,6 +43,7 @@ class LabFolder:
             self.repository = Repository.open(folder / FOLDER, clock)
         except RepositoryRefused:  # there is none yet
             self.repository = Repository.create(folder / FOLDER, self.ring, clock)
+        self.lab = Lab(folder / KEYS, self.ring, self.repository)
         self.archive = bundle.build(POLICY, params or {}, PROVENANCE, None)
         self.bundle = self.repository.offer_candidate(TASK, self.archive, self.ring)
         self.root = folder / ROOT_FILE
