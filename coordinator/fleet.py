@@ -27,6 +27,7 @@ CONFIGURATION_REFUSED = 2
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
 STEADY_S = 30.0  # a station that ran for longer than this is started again at once
+SUPERVISOR = " edge.supervisor "  # it only repeats that something ended
 SESSION_FIELD = 3  # of what follows the command's name in /proc/<pid>/stat: state, parent, group, session
 EDGE = (sys.executable, "-m", "edge.cli")
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child may only call, not load
@@ -207,7 +208,8 @@ def _read(path: Path) -> str:
 
 def _last_error(log: str) -> str:
     """Return the last line of a log that tells of an error, the last one where none does."""
-    return _last_line("\n".join(line for line in log.splitlines() if " ERROR " in line) or log)
+    said = [line for line in log.splitlines() if " ERROR " in line and SUPERVISOR not in line]
+    return _last_line("\n".join(said) or log)
 
 
 def _last_line(text: str) -> str:
