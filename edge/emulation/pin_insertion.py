@@ -67,8 +67,8 @@ def draw_pin(seed: int) -> HiddenPin:
         height_off_m=float(rng.normal(0.0, 0.0003)),
         held_off_m=rng.normal(0.0, 0.0003, 2),
         held_tilt_rad=rng.normal(0.0, np.radians(0.4), 2),
-        grip_sd_m=float(rng.uniform(0.0005, 0.0008)),
-        grip_sd_rad=float(np.radians(rng.uniform(0.5, 1.0))),
+        grip_sd_m=float(rng.uniform(0.0009, 0.0012)),
+        grip_sd_rad=float(np.radians(rng.uniform(0.75, 1.25))),
         friction=float(rng.uniform(0.2, 0.4)),
         stiffness_nm_rad=float(rng.uniform(2.5, 5.0)),
     )
