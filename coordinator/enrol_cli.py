@@ -117,7 +117,7 @@ def revoke(run_dir: Run, edge: Edge) -> None:
 
     with _explained(), Enrolment(database_of(run_dir)) as enrolment:
         enrolment.revoke(edge, time.time())
-    print(f"{edge} is revoked; to take it back, make a new ticket for it")
+    print(f"{edge} is revoked; to take it back once its certificate has ended, make a new ticket for it")
 
 
 @contextmanager

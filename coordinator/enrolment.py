@@ -3,7 +3,7 @@
 - A ticket is bound to the keys of the first machine that comes with it.
 - No machine is enrolled without a person: they compare six words, here and on the edge, and approve.
 - Approving a machine replaces the one before it under the same name; what that one's ledger signed is still believed.
-  Revoking a name disbelieves all of its machines.
+  Revoking a name disbelieves all of its machines, and nobody gets the name while one of their certificates is good.
 - Commands of a person and the coordinator's loop each have one of these, on the database of the run.
 """
 
@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -119,20 +120,11 @@ class Enrolment:
             fingerprint: the six words as the edge shows them.
 
         Raises:
-            EnrolmentRefused: none waits, or the words are another machine's.
+            EnrolmentRefused: none waits, the words are another machine's, or a revoked one could still speak.
         """
-        words = " ".join(fingerprint.replace("-", " ").lower().split())
-        waiting = [row for row in self.rows() if row.edge == edge and row.state == "waiting"]
-        if not waiting:
-            raise EnrolmentRefused(f"no machine waits to be {edge!r}; see enrol list, and run enpire-edge enrol there")
-        mine = next((row for row in waiting if row.fingerprint == words), None)
-        if mine is None:
-            others = " and ".join(f'"{row.fingerprint}"' for row in waiting)
-            raise EnrolmentRefused(
-                f'what waits to be {edge!r} has the fingerprint {others}, not "{words}"; '
-                "if the edge shows other words, deny it: another machine has used its ticket"
-            )
         with self._transaction() as db:
+            mine = self._waiting(edge, fingerprint)
+            self._check_nobody_revoked_can_speak(edge, now_unix_s)
             db.execute(
                 "UPDATE enrolments SET state = 'replaced', decided_unix_s = ?"
                 " WHERE edge = ? AND state IN ('approved', 'waiting') AND enrolment_id != ?",
@@ -226,6 +218,46 @@ class Enrolment:
             )
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _waiting(self, edge: str, fingerprint: str) -> Row:
+        """Return the machine with this fingerprint that waits under an edge's name.
+
+        Raises:
+            EnrolmentRefused: there is none.
+        """
+        words = " ".join(fingerprint.replace("-", " ").lower().split())
+        waiting = [row for row in self.rows() if row.edge == edge and row.state == "waiting"]
+        if not waiting:
+            raise EnrolmentRefused(f"no machine waits to be {edge!r}; see enrol list, and run enpire-edge enrol there")
+        mine = next((row for row in waiting if row.fingerprint == words), None)
+        if mine is None:
+            others = " and ".join(f'"{row.fingerprint}"' for row in waiting)
+            raise EnrolmentRefused(
+                f'what waits to be {edge!r} has the fingerprint {others}, not "{words}"; '
+                "if the edge shows other words, deny it: another machine has used its ticket"
+            )
+        return mine
+
+    def _check_nobody_revoked_can_speak(self, edge: str, now_unix_s: float) -> None:
+        """Check that no certificate of a name that was revoked is still good.
+
+        The network tells machines apart by the name in their certificates, so whoever is let in under a name lets in
+        all of them.
+
+        Raises:
+            EnrolmentRefused: one is; it says until when.
+        """
+        [until_unix_s] = self._db.execute(
+            "SELECT MAX(certificate_until_unix_s) FROM enrolments"
+            " WHERE edge = ? AND (state = 'revoked' OR edge IN (SELECT edge FROM edge_denied))",
+            (edge,),
+        ).fetchone()
+        if until_unix_s is not None and not now_unix_s >= until_unix_s:
+            until = datetime.fromtimestamp(until_unix_s, UTC).isoformat(" ", "seconds")
+            raise EnrolmentRefused(
+                f"a certificate that was revoked with {edge!r} is good until {until}, and what holds it would be let "
+                "in again; approve then, or enrol the machine under another name"
+            )
 
     def _decide(self, enrolment_id: int, state: str, now_unix_s: float) -> None:
         self._db.execute(

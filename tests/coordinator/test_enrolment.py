@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgpack
@@ -125,7 +127,9 @@ def test_a_ticket_that_nobody_made_or_made_for_another_is_refused(world: World) 
     assert world.states() == ["ticket"]
 
 
-def test_an_edge_that_was_revoked_is_answered_nothing_and_comes_back_with_a_new_ticket(world: World) -> None:
+def test_an_edge_that_was_revoked_is_answered_nothing_and_comes_back_once_its_certificate_has_ended(
+    world: World,
+) -> None:
     station, other = world.enrol(), world.enrol(OTHER)
     with world.linked(station) as line, world.linked(other, OTHER) as another:
         world.people.revoke(EDGE, world.now_s)
@@ -133,13 +137,47 @@ def test_an_edge_that_was_revoked_is_answered_nothing_and_comes_back_with_a_new_
         assert answered(lambda: another.ask(key_of(OTHER, "lease"))) == b"work"
         ticket = world.ticket()
         world.wait(station, ticket)
-        world.approve(station, ticket)
+        words = prepare(station, ticket).fingerprint
+        with pytest.raises(EnrolmentRefused, match="another name"):
+            world.people.approve(EDGE, words, world.now_s)
+        world.people.approve(EDGE, words, world.now_s + LIFE_S)  # as if a week had gone by
+        keep(station, ticket, world.come(station, ticket) or "")
         assert answered(lambda: line.ask(key_of(EDGE, "lease"))) == b"work"
     assert world.states() == ["revoked", "approved", "approved"]
     with pytest.raises(EnrolmentRefused, match="nothing to revoke"):
         world.people.revoke("arm-09", world.now_s)
     with pytest.raises(EnrolmentRefused, match="use enrol revoke"):
         world.people.deny(EDGE, world.now_s)
+
+
+def test_a_revoked_name_is_given_to_no_machine_while_a_stolen_certificate_is_good(world: World) -> None:
+    stolen = world.enrol(EDGE, "stolen")
+    first_until_s = world.now_s + LIFE_S
+    world.now_s += HOUR_S
+    replaced_it = world.enrol(EDGE, "replaced it")
+    world.people.revoke(EDGE, world.now_s)
+    until_s = world.now_s + LIFE_S
+    newcomer, ticket = world.station(EDGE, "newcomer"), world.ticket()
+    world.wait(newcomer, ticket)
+    words = prepare(newcomer, ticket).fingerprint
+    said = datetime.fromtimestamp(until_s, UTC).isoformat(" ", "seconds")
+    for now_s in (world.now_s, first_until_s, until_s - 0.001, float("nan")):
+        with pytest.raises(EnrolmentRefused, match=re.escape(f"is good until {said}")) as error:
+            world.people.approve(EDGE, words, now_s)
+        assert "\n" not in str(error.value)
+        assert world.states() == ["revoked", "revoked", "waiting"]
+    own = (Tls.of(folder / "identity") for folder in (stolen, replaced_it))
+    for tls in own:
+        with Coordinator(world.endpoint, EDGE, tls) as line, pytest.raises(NoAnswer):
+            line.ask(key_of(EDGE, "lease"), timeout_s=SHORT_S)
+    world.people.approve(EDGE, words, until_s)
+    assert world.states() == ["revoked", "revoked", "approved"]
+
+
+def test_a_machine_that_was_replaced_and_not_revoked_keeps_nobody_waiting(world: World) -> None:
+    for folder in ("first", "second", "third"):
+        world.enrol(EDGE, folder)
+    assert world.states() == ["replaced", "replaced", "approved"]
 
 
 def until_unanswered(line: Coordinator) -> set[str]:
