@@ -101,7 +101,7 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply:
     keep_certificate = _certificate_keeper(settings, coordinator)
     failures = 0
     while not stop.is_set():
-        keep_certificate(time.time())
+        keep_certificate(time.time(), time.monotonic())
         try:
             more = courier.turn(time.time())
             if failures and courier.answered:
@@ -119,10 +119,10 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply:
     reporter.join()
 
 
-def _certificate_keeper(settings: Settings, coordinator: Coordinator) -> Callable[[float], object]:
-    """Return what keeps the station's certificate young, given the time."""
+def _certificate_keeper(settings: Settings, coordinator: Coordinator) -> Callable[[float, float], object]:
+    """Return what keeps the station's certificate young, given the date and a clock that nobody sets."""
     if settings.tls is None:
-        return lambda now_unix_s: None
+        return lambda now_unix_s, now_s: None
     from edge.uplink.renewal import Renewal  # which costs 2 MB
 
     return Renewal(settings.tls, settings.name, coordinator).tend

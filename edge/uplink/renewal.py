@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import UTC
 
 import msgpack
@@ -27,13 +28,17 @@ class Renewal:
 
     def __init__(self, identity: Tls, edge: str, line: Line) -> None:
         self._identity, self._edge, self._line = identity, edge, line
-        self._again_unix_s = 0.0
+        self._again_s = -math.inf
 
-    def tend(self, now_unix_s: float) -> bool:
-        """Renew the certificate if it is time to; return whether it was renewed."""
-        if now_unix_s < self._again_unix_s:
+    def tend(self, now_unix_s: float, now_s: float) -> bool:
+        """Renew the certificate if it is time to; return whether it was renewed.
+
+        Args:
+            now_s: of a clock that nobody sets: after a wrong date the next try must not be a year away.
+        """
+        if now_s < self._again_s:
             return False
-        self._again_unix_s = now_unix_s + AGAIN_S
+        self._again_s = now_s + AGAIN_S
         try:
             begins, ends = validity(self._identity.certificate)
             if now_unix_s < (begins.timestamp() + ends.timestamp()) / 2:

@@ -19,7 +19,7 @@ from coordinator.registrar import LIFE_S
 from edge.enrol import EnrolRefused, ask, at_the_door, keep, prepare
 from edge.identity import load_key
 from edge.uplink.network import Coordinator, NoAnswer, Refused
-from edge.uplink.renewal import Renewal
+from edge.uplink.renewal import AGAIN_S, Renewal
 from edge.wire import RENEW, key_of
 from edge.wire.enrolment import make_csr, make_request, pack
 from edge.wire.ticket import Ticket
@@ -210,13 +210,13 @@ def test_a_certificate_is_renewed_at_half_of_its_life_and_no_sooner(world: World
     with world.linked(station) as line:
         renewal = Renewal(Tls.of(station / "identity"), EDGE, line)
         world.now_s = began_s + 0.49 * LIFE_S
-        assert not renewal.tend(world.now_s)
+        assert not renewal.tend(world.now_s, 0.0)
         assert certificate_of(station) == first
         world.now_s = began_s + 0.5 * LIFE_S
-        assert renewal.tend(world.now_s)
+        assert renewal.tend(world.now_s, AGAIN_S)
         second = certificate_of(station)
         assert second != first
-        assert not renewal.tend(world.now_s + HOUR_S)
+        assert not renewal.tend(world.now_s + HOUR_S, HOUR_S)
         assert [row.certificate.encode() for row in world.people.rows()] == [second]
         assert line.ask(key_of(EDGE, "lease")) == b"work"
 
@@ -256,15 +256,25 @@ def test_a_refused_renewal_leaves_the_certificate_and_is_tried_again_later(world
         renewal = Renewal(Tls.of(station / "identity"), EDGE, line)
         Tls.of(station / "identity").key.chmod(0o644)
         world.now_s += 0.5 * LIFE_S
-        assert not renewal.tend(world.now_s)
+        assert not renewal.tend(world.now_s, 0.0)
         assert certificate_of(station) == first
         Tls.of(station / "identity").key.chmod(0o600)
-        assert not renewal.tend(world.now_s + 1.0)
-        assert renewal.tend(world.now_s + HOUR_S)
+        assert not renewal.tend(world.now_s + 1.0, 1.0)
+        assert renewal.tend(world.now_s + HOUR_S, HOUR_S)
+
+
+def test_a_date_that_was_wrong_for_a_moment_puts_no_renewal_off(world: World) -> None:
+    station = world.enrol()
+    with world.linked(station) as line:
+        renewal = Renewal(Tls.of(station / "identity"), EDGE, line)
+        assert not renewal.tend(world.now_s + 365 * 24 * HOUR_S, 0.0)
+        world.now_s += 0.5 * LIFE_S
+        assert not renewal.tend(world.now_s, AGAIN_S - 1.0)
+        assert renewal.tend(world.now_s, AGAIN_S)
 
 
 def test_a_certificate_that_has_ended_is_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
     station = world.enrol()
     with world.linked(station) as line:
-        assert not Renewal(Tls.of(station / "identity"), EDGE, line).tend(world.now_s + LIFE_S)
+        assert not Renewal(Tls.of(station / "identity"), EDGE, line).tend(world.now_s + LIFE_S, 0.0)
     assert "run enpire-edge enrol" in caplog.text
