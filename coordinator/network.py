@@ -2,6 +2,7 @@
 
 - zenoh's own threads only put into the queue; whoever calls `take` answers, one question at a time. A slow callback
   would hold up every other subscription of the session.
+- Of each edge only so much may wait; what it asks beyond that is dropped.
 - A question that is dropped is seen by the station as no answer: it keeps what it has and asks again.
 - With certificates everybody is held to what `coordinator.access` allows. Without, whoever reaches the endpoint may say
   anything: that is for stations on this machine.
@@ -23,6 +24,7 @@ import zenoh
 
 from coordinator.access import QUESTIONS, access_control, door_access, door_size_limits, size_limits
 from coordinator.errors import CoordinatorError
+from coordinator.waiting import Waiting
 from edge.wire import ALIVE, ENROL, MOST_BYTES, STATUS, key_of, parse_key
 from edge.wire.tls import Tls, listening
 
@@ -63,6 +65,11 @@ class Question:
         self.edge, self.topic, self.name = parse_key(self.key)
         self.payload = b"" if query.payload is None else query.payload.to_bytes()
         self.attachment = b"" if query.attachment is None else query.attachment.to_bytes()
+
+    @property
+    def size(self) -> int:
+        """How many bytes it says."""
+        return len(self.payload) + len(self.attachment)
 
     def answer(self, payload: bytes) -> None:
         """Send the answer, unless there was one before."""
@@ -136,6 +143,7 @@ class Network:
             NetworkError: it is taken, or is no endpoint.
         """
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._waiting = Waiting()
         self._at_the_door: queue.Queue[Question] = queue.Queue(MOST_WAITING_AT_THE_DOOR)
         self._tls, self._edges, self._consoles = tls, frozenset(edges), frozenset(consoles)
         self.endpoint, self.door = endpoint, door
@@ -182,9 +190,12 @@ class Network:
     def take(self, timeout_s: float) -> Message | None:
         """Return the oldest message, or None when none came within `timeout_s`."""
         try:
-            return self._queue.get(timeout=timeout_s) if timeout_s > 0.0 else self._queue.get_nowait()
+            message = self._queue.get(timeout=timeout_s) if timeout_s > 0.0 else self._queue.get_nowait()
         except queue.Empty:
             return self._take_at_the_door()
+        if isinstance(message, Question) and self._waiting.leave(message.edge, message.size):
+            LOG.warning("%s asked more than may wait; some of it was dropped, it will ask again", message.edge)
+        return message
 
     def _take_at_the_door(self) -> Message | None:
         """Return who waits there: strangers come after everybody else."""
@@ -218,9 +229,14 @@ class Network:
 
     def _question(self, query: zenoh.Query) -> None:
         try:
-            self._queue.put(Question(query))
+            question = Question(query)
         except ValueError:  # asks under no edge's key, e.g. under all of them at once
             query.drop()  # type: ignore[no-untyped-call]
+            return
+        if self._waiting.enter(question.edge, question.size):
+            self._queue.put(question)
+        else:
+            question.drop()
 
     def _knock(self, query: zenoh.Query) -> None:
         try:
