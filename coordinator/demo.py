@@ -94,6 +94,7 @@ def run_demo(plan: Plan, display: Display) -> dict[str, Any]:
         with Store(folder / DATABASE) as store, Network(free_endpoint()) as network:
             try:
                 logging.basicConfig(filename=folder / "coordinator.log", level=logging.INFO, format=LOG_FORMAT)
+                logging.getLogger("tuf").setLevel(logging.WARNING)  # it tells of each key that need not have signed
                 campaign, publisher, fleet = _prepare(plan, folder, store, network)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it

@@ -19,7 +19,7 @@ from coordinator.errors import CoordinatorError
 if TYPE_CHECKING:
     from coordinator.publish.push import Pushed, Pusher
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+FAILED, REFUSED, UNFINISHED, INTERRUPTED = 1, 2, 3, 130
 PASSPHRASE = "ENPIRE_KEY_PASSPHRASE"
 
 
@@ -53,8 +53,8 @@ def push_policy(
     """Release a policy, order stations to bring it into force, and show each on its way.
 
     Each station tests it in its sandbox, beside the active one, in pairs against it and alone, and goes back by itself
-    where a gate fails. Exit code 0: all have come as far as --stage; 1: one went back; 2: refused; 130: Ctrl-C, and
-    the stations go on.
+    where a gate fails. Exit code 0: all have come as far as --stage; 1: one went back, or a signature is missing; 2:
+    refused; 3: not at its end after --timeout-s; 130: Ctrl-C. What was ordered stands, and the stations go on.
 
     Examples:
 
@@ -76,11 +76,13 @@ def push_policy(
         if what is None and not rollback:
             raise PushRefused("name a policy: its folder, how its bundle's name begins, or `incumbent`; see --help")
         if countersign or override:
-            _tell_signed(pusher, pusher.find(what or "", why).bundle, override)
+            if dry_run:
+                raise PushRefused("--dry-run signs nothing, and --countersign and --override do nothing else")
+            _tell_signed(pusher, pusher.named(what or "", why), override, as_json)
             return
         done = _order(pusher, what, why, chosen, stage, seed, hours, rollback, revoke, when, dry_run)
     if dry_run or done.missing or not watch or done.what != "push":
-        _tell(done, dry_run, as_json)
+        _tell(folder, done, dry_run, as_json)
         raise typer.Exit(FAILED if done.missing and not dry_run else 0)
     raise typer.Exit(_follow(folder, done, timeout_s, as_json))
 
@@ -98,7 +100,7 @@ def _order(
 
 
 def _follow(run: Path, done: Pushed, timeout_s: float, as_json: bool) -> int:
-    from coordinator.push_watch import follow
+    from coordinator.push_watch import follow, said
 
     try:
         states = follow(run, done, timeout_s, Console(stderr=True))
@@ -112,31 +114,45 @@ def _follow(run: Path, done: Pushed, timeout_s: float, as_json: bool) -> int:
         print(json.dumps({**asdict(done), "states": {edge: asdict(item) for edge, item in states.items()}}))
     else:
         for edge, item in states.items():
-            print(f"{edge}  {item.state}  {item.reason}")
+            print(f"{edge}  {item.state}  {said(item)}")
+    late = [edge for edge, item in states.items() if not item.ended]
+    if late:
+        why = f"the order stands; see that the coordinator of {run} runs, and that they do"
+        print(f"enpire-coord: not at its end after {timeout_s:g} s on {', '.join(late)}: {why}", file=sys.stderr)
+        return UNFINISHED
     return 0 if all(item.good for item in states.values()) else FAILED
 
 
-def _tell(done: Pushed, dry_run: bool, as_json: bool) -> None:
+def _tell(run: Path, done: Pushed, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(done)))
         return
-    would = "would be" if dry_run else "is"
-    what = {
-        "push": f"{done.bundle[:12]} for {done.task} {would} ordered up to {done.stage}",
-        "rollback": f"{would} ordered to go back to what was good before",
-        "revoke": f"{done.bundle[:12]} {would} forbidden for good, by {done.stage}",
-    }[done.what]
-    print(f"{what}: {', '.join(done.edges)}")
-    if done.missing:
+    would = "would be" if dry_run else "are"
+    edges, bundle = ", ".join(done.edges), done.bundle[:12]
+    if done.missing and not dry_run:
+        print(f"{bundle} is not ordered yet: {done.missing} more signature{'s' * (done.missing != 1)} needed")
         print(
-            f"{done.missing} more signature{'s' * (done.missing != 1)} needed: add --signer, or let the next person run"
-            f" enpire-coord push-policy {done.bundle[:12]} --countersign --signer KEY, and then push again",
+            f"add --signer, or let the next person run enpire-coord push-policy {bundle} --run {run} --countersign"
+            " --signer KEY, and then push again",
             file=sys.stderr,
         )
+        return
+    print(
+        {
+            "push": f"{edges} {would} ordered to bring {bundle} for {done.task} into force, up to {done.stage}",
+            "rollback": f"{edges} {would} ordered to go back to what was good before",
+            "revoke": f"{edges} {would} told that {bundle} is forbidden for good, by {done.stage}",
+        }[done.what]
+    )
+    if done.missing:
+        print(f"{done.missing} more signatures would be needed", file=sys.stderr)
 
 
-def _tell_signed(pusher: Pusher, bundle: str, override: bool) -> None:
+def _tell_signed(pusher: Pusher, bundle: str, override: bool, as_json: bool) -> None:
     signed = pusher.override(bundle) if override else pusher.countersign(bundle)
+    if as_json:
+        print(json.dumps(asdict(signed)))
+        return
     state = f"{signed.missing} more needed" if signed.missing else "complete"
     print(f"{bundle[:12]} {signed.role}: signed, {state}")
 

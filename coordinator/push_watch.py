@@ -89,6 +89,14 @@ def table(done: Pushed, seen: Mapping[str, Seen]) -> Table:
     return made
 
 
+def said(item: Seen) -> str:
+    """Return what a station says about the stage that a policy is in: its gate's sentence, else why it is there."""
+    ruling = item.gates.get(GATE_OF.get(item.state, ""))
+    note = str(ruling.get("note", "")) if isinstance(ruling, dict) and item.state not in ENDED else ""
+    values = describe(item)
+    return f"{note} ({values})" if note and values and note != values else note or item.reason
+
+
 def describe(item: Seen) -> str:
     """Return the values of the gate that a policy is at, each beside its threshold; empty where it is at none."""
     ruling = item.gates.get(GATE_OF.get(item.state, ""))

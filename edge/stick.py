@@ -46,7 +46,9 @@ def import_bundles(station: Path, folder: Path, bundles: Sequence[str]) -> Impor
             supply = Supply(settings, trust, journal, most_weights_bytes=sys.maxsize)
             supply.turn()
             if supply.refusal:
-                raise ImportRefused(supply.refusal)
+                older = "version" in supply.refusal
+                hint = "; a station that has been in touch with its coordinator since knows more than the stick"
+                raise ImportRefused(supply.refusal + hint * older)
             for bundle in bundles:
                 supply.bring(bundle)
             line = journal.line()

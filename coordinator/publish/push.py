@@ -35,6 +35,7 @@ from policies.space import FILE as SPACE_FILE
 from policies.space import SpaceError
 
 PREFIX = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 INCUMBENT = "incumbent"
 WHEN = ("next-trial", "now")
 HOUR_S = 3600.0
@@ -119,6 +120,20 @@ class Pusher:
             raise PushRefused(f"{what}: {found}")
         bundle, task, archive, manifest = rows[0]
         return Policy(bundle, task, bytes(archive), json.loads(manifest))
+
+    def named(self, what: str, why: str) -> str:
+        """Return the bundle that a person names, which may still wait for signatures.
+
+        Raises:
+            PushRefused: there is none, or several.
+        """
+        if not PREFIX.fullmatch(what):
+            return self.find(what, why).bundle
+        paths = [path for waits in self._repository.waiting().values() for path in waits]
+        found = {name for path in paths for name in SHA256.findall(path) if name.startswith(what)}
+        if len(found) > 1:
+            raise PushRefused(f"{what}: several bundles that wait begin so")
+        return found.pop() if found else self.find(what, why).bundle
 
     def edges(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Return the stations that are named, or all that this run has seen.

@@ -46,6 +46,7 @@ LAST_WORDS_S = 3.0
 def main(arguments: list[str]) -> int:
     """Carry until SIGTERM; return 0, 2 where the station's files are wrong or another's, 1 where the ledger fails."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("tuf").setLevel(logging.WARNING)  # it tells of each key that need not have signed
     if len(arguments) != 1:
         print("usage: python -m edge.uplink STATION_DIR", file=sys.stderr)
         return 2

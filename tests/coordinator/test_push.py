@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from coordinator.publish.publisher import Lab, Publisher
 from coordinator.publish.push import Policy, Pushed, Pusher, PushRefused
 from coordinator.publish.repository import Repository
 from coordinator.push_watch import Seen, describe, follow, look, table
+from coordinator.push_watch import said as told
 from coordinator.rollouts import ENDED, FOR_GOOD, ON_THE_WAY, STATES, Rollout, reached, read_rollouts
 from coordinator.store import FILE, Store
 from edge.activation.table import STATES as EDGE_STATES
@@ -235,7 +237,7 @@ def command(*words: object) -> tuple[int, str]:
 
 def test_the_command_says_what_would_be_ordered(run: Path) -> None:
     code, said = command(POLICY, "--run", run, "--dry-run", "--edges", "arm-02")
-    assert (code, "would be ordered up to active: arm-02" in said) == (0, True)
+    assert (code, said.startswith("arm-02 would be ordered to bring")) == (0, True)
     code, said = command(POLICY, "--run", run, "--dry-run", "--json")
     assert json.loads(said)["edges"] == list(EDGES)
 
@@ -243,8 +245,36 @@ def test_the_command_says_what_would_be_ordered(run: Path) -> None:
 def test_the_command_asks_for_the_signature_that_is_missing(run: Path) -> None:
     code, said = command(POLICY, "--run", run, "--signer", *keys_of(run, 1))
     assert code == 1
-    assert "1 more signature needed" in said
-    assert "--countersign" in said
+    assert "is not ordered yet: 1 more signature needed" in said
+    [words] = re.findall(r"enpire-coord (push-policy .*) KEY", said)
+    _, bundle, *others = words.split()
+    code, said = command(bundle, *others, *keys_of(run, 2))  # what it says works, without the policy's folder
+    assert (code, said) == (0, f"{bundle} released: signed, complete\n")
+
+
+@pytest.mark.parametrize("option", ["--countersign", "--override"])
+def test_a_dry_run_signs_nothing(run: Path, option: str) -> None:
+    push(run, 1)
+    before = files(run)
+    code, said = command(POLICY, "--run", run, option, "--dry-run", "--signer", *keys_of(run, 2))
+    assert (code, "signs nothing" in said) == (2, True)
+    assert files(run) == before
+
+
+def test_a_watching_that_ran_out_says_so_and_has_a_code_of_its_own(run: Path) -> None:
+    words = (POLICY, "--run", run, "--timeout-s", 0.1)
+    code, said = command(*words, *[part for key in keys_of(run, 1, 2) for part in ("--signer", key)])
+    assert code == 3
+    assert "the order stands" in said
+
+
+def test_what_is_said_of_a_stage_is_its_own_gate_s_sentence() -> None:
+    ruling = json.loads(gates())
+    ruling["canary"]["note"] = "3 successes beside 2"
+    assert told(Seen("canary", "the shadow's sentence", ruling, False, False)) == (
+        "3 successes beside 2 (- pairs 3 (at least 20))"
+    )
+    assert told(Seen("rolled_back", "it was worse", ruling, True, False)) == "it was worse"
 
 
 @pytest.mark.parametrize("words", [(), ("nowhere",), ("abcdef", "--revoke"), (POLICY, "--edges", "arm-09")])
