@@ -147,6 +147,8 @@ class Network:
         self._at_the_door: queue.Queue[Question] = queue.Queue(MOST_WAITING_AT_THE_DOOR)
         self._tls, self._edges, self._consoles = tls, frozenset(edges), frozenset(consoles)
         self.endpoint, self.door = endpoint, door
+        self._shown = b""
+        self._shown = self._newest_certificate()
         self._session = self._open(self._edges)
         self._door_session: zenoh.Session | None = None
         if door is not None:
@@ -170,22 +172,35 @@ class Network:
             self._door_session.close()  # type: ignore[no-untyped-call]
 
     def admit(self, edges: Collection[str]) -> None:
-        """Let just these stations talk from now on.
+        """Let just these stations talk from now on, and show the certificate that is there now.
 
-        zenoh reads its rules when a session opens, so a change closes all links; stations come back by themselves,
+        zenoh reads both when a session opens, so a change closes all links; stations come back by themselves,
         and what they were asking is asked again.
 
         Raises:
             NetworkError: the endpoint is taken meanwhile.
         """
         before, wanted = self._edges, frozenset(edges)
-        if wanted == before:
+        newest = self._newest_certificate()
+        if wanted == before and newest == self._shown:
             return
         self._session.close()  # type: ignore[no-untyped-call]
         self._session = self._open(wanted)
-        self._edges = wanted  # not before: where opening fails it is tried again
+        if newest != self._shown and self.door is not None and self._tls is not None:
+            if self._door_session is not None:
+                self._door_session.close()  # type: ignore[no-untyped-call]
+            self._door_session = self._open_door(self.door, self._tls)
+            LOG.info("a new certificate is shown at %s and %s", self.endpoint, self.door)
+        self._edges, self._shown = wanted, newest  # not before: where opening fails it is tried again
         for edge in before - wanted:
             self._queue.put(Presence(edge, False))
+
+    def _newest_certificate(self) -> bytes:
+        """Return the certificate to show: the one that is shown already while a new one is not there whole."""
+        try:
+            return b"" if self._tls is None else self._tls.certificate.read_bytes()
+        except OSError:
+            return self._shown
 
     def take(self, timeout_s: float) -> Message | None:
         """Return the oldest message, or None when none came within `timeout_s`."""

@@ -3,23 +3,28 @@
 - A ticket gets one certificate. The machine that it is bound to may ask again, as answers get lost; another one is
   refused, and a person sees at the coordinator a fingerprint that is not the edge's.
 - A renewal is for the very key that was approved. A new key is a new enrolment.
+- The coordinator's own certificate is made anew at half of its life, as at every start.
 - A name that was revoked is answered nothing, whatever its machine asks.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
 
 from coordinator.enrolment import Enrolment, EnrolmentRefused, Row
+from coordinator.errors import CoordinatorError
 from coordinator.network import Network, Question
 from coordinator.publish.authority import EDGE_LIFE, Authority
 from edge.wire import ENROL, RENEW
 from edge.wire.enrolment import Request, RequestRefused, public_key_of, unpack
 
 LIFE_S = EDGE_LIFE.total_seconds()
+LOOK_EVERY_S = 60.0  # at the coordinator's own certificate
 YOUNG = 0.9  # so much of its life left means that the answer with it got lost
 GET_ONE = "get a new one by enpire-coord enrol ticket"
 
@@ -27,17 +32,30 @@ GET_ONE = "get a new one by enpire-coord enrol ticket"
 class Registrar:
     """Between the network and the enrolments, for the coordinator's loop."""
 
-    def __init__(self, enrolment: Enrolment, authority: Authority) -> None:
-        self._enrolment = enrolment
-        self._authority = authority
+    def __init__(self, enrolment: Enrolment, authority: Authority, hosts: Collection[str] = ()) -> None:
+        """Answer for this authority; `hosts` are names under which edges reach this machine."""
+        self._enrolment, self._authority, self._hosts = enrolment, authority, hosts
+        self._look_s = -math.inf
 
-    def tend(self, network: Network) -> None:
-        """Let talk who may; when that has changed all links are opened anew.
+    def tend(self, network: Network, now_s: float) -> None:
+        """Let talk who may, under a certificate of the coordinator's that is young; a change opens all links anew.
+
+        Args:
+            now_s: of a clock that nobody sets.
 
         Raises:
-            CoordinatorError: the database or the endpoint cannot be used.
+            CoordinatorError: the database, the authority's folder or the endpoint cannot be used.
         """
+        if now_s >= self._look_s:
+            self._look_s = now_s + LOOK_EVERY_S
+            self._keep_own_certificate()
         network.admit(self._enrolment.edges())
+
+    def _keep_own_certificate(self) -> None:
+        try:
+            self._authority.server(self._hosts)
+        except OSError as error:
+            raise CoordinatorError(f"cannot renew the coordinator's certificate: {error}") from error
 
     def took(self, question: Question, now_unix_s: float) -> bool:
         """Answer or refuse a question that is the registrar's to answer; return whether it was.

@@ -88,7 +88,7 @@ class Service:
             self._reception.tend(time.time())
             self._lab.renew()
             if self._registrar is not None:
-                self._registrar.tend(self._network)
+                self._registrar.tend(self._network, time.monotonic())
 
     def _took(self, question: Question) -> bool:
         """Return whether a question was the registrar's, who has answered it then."""
@@ -104,6 +104,7 @@ def serve(plan: Plan, show: Callable[[Plan, Roster], None], say: Callable[[str],
     stop = threading.Event()
     with opened(plan) as service, _heeding(stop):
         logging.basicConfig(filename=plan.run / LOG_FILE, level=logging.INFO, format=LOG_FORMAT)
+        logging.getLogger("tuf").setLevel(logging.WARNING)  # it tells of each key that need not have signed
         door = f", the door at {plan.door}" if plan.listen.startswith("tls") else ""
         say(f"serving {plan.task} at {plan.listen}{door}")
         shown_at_s = 0.0
@@ -141,7 +142,7 @@ def opened(plan: Plan) -> Iterator[Service]:
             Network(plan.listen, authority.server(plan.hosts), enrolment.edges(), door=plan.door)
         )
         enrolment.listens(_reachable(plan.listen, plan.hosts), _reachable(plan.door, plan.hosts))
-        yield Service(plan.task, plan.run, store, lab, network, Registrar(enrolment, authority))
+        yield Service(plan.task, plan.run, store, lab, network, Registrar(enrolment, authority, plan.hosts))
 
 
 def table(plan: Plan, roster: Roster) -> Table:

@@ -73,7 +73,7 @@ class Authority:
         return self._folder / AUTHORITY_FILE
 
     def server(self, hosts: Collection[str], now: datetime | None = None) -> Tls:
-        """Return the coordinator's own certificate for these hosts, made anew where it is not good for half its life.
+        """Return the coordinator's own certificate for these hosts, a new one unless that is good now and has half its life to go.
 
         Args:
             hosts: names and addresses under which edges reach it; this machine's own are added.
@@ -81,7 +81,7 @@ class Authority:
         wanted = sorted({*hosts, "localhost", "127.0.0.1", socket.gethostname()})
         tls = Tls(self.file, self._folder / SERVER_FILE, self._folder / SERVER_KEY_FILE)
         at = now or datetime.now(UTC)
-        if not _covers(tls.certificate, wanted, at + SERVER_LIFE / 2):
+        if not _covers(tls.certificate, wanted, at):
             key = ec.generate_private_key(ec.SECP256R1())
             alternatives = x509.SubjectAlternativeName([_general_name(host) for host in wanted])
             builder = self._builder(SERVER_NAME, key.public_key(), at, SERVER_LIFE, ExtendedKeyUsageOID.SERVER_AUTH)
@@ -139,10 +139,11 @@ def hosts_in(certificate: Path) -> list[str]:
     return sorted([*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))])
 
 
-def _covers(certificate: Path, hosts: Sequence[str], until: datetime) -> bool:
+def _covers(certificate: Path, hosts: Sequence[str], now: datetime) -> bool:
     if hosts_in(certificate) != list(hosts):
         return False
-    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc >= until
+    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return loaded.not_valid_before_utc <= now and now + SERVER_LIFE / 2 <= loaded.not_valid_after_utc
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -138,6 +138,7 @@ def test_the_coordinator_s_certificate_is_made_anew_for_another_host_and_in_time
     later = authority.server(["10.0.0.5", "lab.example"], now + 0.6 * SERVER_LIFE).certificate.read_bytes()
     other = authority.server(["lab.example"], now + 0.6 * SERVER_LIFE).certificate.read_bytes()
     assert len({made, later, other}) == 3
+    assert authority.server(["lab.example"], now).certificate.read_bytes() != other  # which is not good yet
 
 
 def test_a_certificate_is_for_one_end_and_a_week(tmp_path: Path) -> None:

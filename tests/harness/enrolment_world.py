@@ -78,7 +78,7 @@ class World:
                 if isinstance(message, Question) and not registrar.took(message, self.now_s):
                     self.asked.append(message.key)
                     message.answer(b"work")
-                registrar.tend(network)
+                registrar.tend(network, time.monotonic())
 
     def ticket(self, edge: str = EDGE, hours: float = 24.0) -> Ticket:
         return make_ticket(self.run, edge, hours, self.now_s)
