@@ -73,7 +73,7 @@ class Authority:
         return self._folder / AUTHORITY_FILE
 
     def server(self, hosts: Collection[str], now: datetime | None = None) -> Tls:
-        """Return the coordinator's own certificate for these hosts, a new one unless that is good now and has half its life to go.
+        """Return the coordinator's own certificate for these hosts; one with less than half its life to go is renewed.
 
         Args:
             hosts: names and addresses under which edges reach it; this machine's own are added.
