@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -363,9 +362,7 @@ def test_the_watching_ends_when_all_have_ended_and_shows_values_beside_threshold
 
 
 def test_a_watching_that_may_take_no_longer_ends(run: Path) -> None:
-    began_s = time.monotonic()
     seen = follow(run, pushed(), 0.05, Console(file=open("/dev/null", "w")))  # noqa: SIM115
-    assert time.monotonic() - began_s < 30.0
     assert not any(item.ended for item in seen.values())
 
 
