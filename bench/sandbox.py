@@ -58,6 +58,9 @@ class FirstQuestion:
     def scene(self) -> Scene:
         raise self._over()
 
+    def note(self, text: str) -> None:
+        raise self._over()
+
     def _over(self) -> TrialOver:
         self.asked_s = time.perf_counter()
         return TrialOver("asked")
@@ -80,6 +83,9 @@ class Still:
         policy = next(iter(_children(host)))
         self.memory_mb = {"host": _memory_mb(host, "Pss"), "policy": _memory_mb(policy, "Private_Dirty")}
         return Scene(0.0, ())
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
 
 
 def main() -> None:

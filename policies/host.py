@@ -64,6 +64,14 @@ class RobotProxy:
         """See `Robot.scene`."""
         return link.scene_from_list(self._ask("scene"))
 
+    def note(self, text: str) -> None:
+        """See `Robot.note`.
+
+        Raises:
+            BadNote: that is not text.
+        """
+        self._ask(*link.note_to_message(text))
+
     def _ask(self, *request: object) -> Any:
         link.send(self._end, *request)
         kind, value = link.receive(self._end)

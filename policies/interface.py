@@ -5,7 +5,10 @@ A policy is `run(robot, params)`: ordinary sequential Python, no threads, no clo
 - `observe` returns the newest observation and costs no time.
 - `step` sends one target and returns the observation one policy period (1/30 s) later.
 - `scene` takes one camera picture now and returns what was found; an object that could not be placed is absent.
+- `note` leaves a text for whoever reads about the attempt; it costs no time and counts for nothing.
 - Everything is in the base frame of the arm, SI units, quaternions w x y z.
+- A station without an arm has a tool that slides: its joints are zeros, it takes tool targets only, and a step there
+  lasts as long as that station says, which `time_s` shows.
 - When the trial is over (time used up, stop asked, limit touched) a call raises `TrialOver`; a policy lets it pass.
 """
 
@@ -115,6 +118,14 @@ class Robot(Protocol):
 
     def scene(self) -> Scene:
         """Take one picture and return what stands where.
+
+        Raises:
+            TrialOver: the trial has ended.
+        """
+        ...
+
+    def note(self, text: str) -> None:
+        """Leave a text that travels with the attempt's record, at most 16 KiB an attempt; more is cut.
 
         Raises:
             TrialOver: the trial has ended.

@@ -1,7 +1,8 @@
 """What crosses between a policy's process and the edge: one packet a request, one packet a reply.
 
 - Packets are msgpack lists on a sequenced-packet socket, so a packet is whole or not there.
-- Requests: `["observe"]`, `["step", "joint" | "tool", floats]`, `["scene"]`, and last `["end", kind, detail]`.
+- Requests: `["observe"]`, `["step", "joint" | "tool", floats]`, `["scene"]`, `["note", text]`, and last
+  `["end", kind, detail]`.
 - Replies: `["ok", value]`, `["out_of_reach", sentence]` or `["trial_over", sentence]`.
 - Arrays travel as little-endian float64 bytes. Neither side believes the other: what comes in is checked before use.
 """
@@ -26,11 +27,16 @@ from policies.interface import (
 
 PACKET_BYTES = 65_536
 OBSERVATION_FLOATS = 27
+NOTE_BYTES = 16_384  # of all notes in one attempt
 UNIT_QUATERNION_SLACK = 0.01
 
 
 class BadTarget(PolicyError):
     """A target that is not finite numbers of the right shape."""
+
+
+class BadNote(PolicyError):
+    """A note that is not text."""
 
 
 class LinkError(PolicyError):
@@ -143,6 +149,31 @@ def target_from_message(message: list[Any]) -> JointTarget | ToolTarget:
             w, x, y, z = quat_wxyz.tolist()
             return ToolTarget(_checked(flat[:3], (3,), "position_m"), (w, x, y, z))
     raise LinkError("a step request without a joint or tool target")
+
+
+def note_to_message(text: object) -> tuple[str, str]:
+    """Return the note request for a text; what no attempt has room for stays here.
+
+    Raises:
+        BadNote: not text.
+    """
+    if not isinstance(text, str):
+        raise BadNote(f"note takes text, not a {type(text).__name__}")
+    # A character too many, so that the other side sees that there was more.
+    data = text[: NOTE_BYTES + 4].encode(errors="backslashreplace")[: NOTE_BYTES + 4]
+    return ("note", data.decode(errors="ignore"))
+
+
+def note_from_message(message: list[Any]) -> str:
+    """Return the text that a note request holds.
+
+    Raises:
+        LinkError: not a note request.
+    """
+    match message:
+        case ["note", str(text)]:
+            return text
+    raise LinkError("a note that is not text")
 
 
 def scene_to_list(scene: Scene) -> list[Any]:

@@ -274,6 +274,9 @@ class _Trial:
             return link.observation_to_bytes(self._robot.observe())
         if message == ["scene"]:
             return link.scene_to_list(self._robot.scene())
+        if message[0] == "note":
+            self._robot.note(link.note_from_message(message))
+            return None
         raise link.LinkError("a request that is not known")
 
     def _grace_left(self) -> bool:

@@ -1,7 +1,7 @@
 """Writes what happened in one trial to one MCAP file that Foxglove and Rerun open as it is.
 
 - Topics: /joints and /setpoint at the policy's rate, /scene and /camera/top when a picture was taken, /events.
-- An event is of the kind trial, tier, stage, limits, restart, fault, over, policy, judged or verdict; one that an
+- An event is of the kind trial, tier, stage, limits, restart, fault, over, note, policy, judged or verdict; one that an
   exception ended has error as its last, and cut ends a recovered one.
 - Times are the station's clock in nanoseconds. The file is `<path>.part` until `seal` has put all of it on the disk.
 - A number that is not finite is written as null, because JSON has no other word for it.

@@ -18,6 +18,7 @@ from edge.arm import rotation
 from edge.messages import LONGEST_LIFE_NS, ArmState, Setpoint
 from edge.planning.kinematics import Reach, ToolChain, quat_of, reach, tool_pose
 from edge.station import Station
+from edge.trials.notes import Notes
 from edge.trials.recorder import Recorder
 from policies.interface import (
     JOINTS,
@@ -84,6 +85,7 @@ class StationRobot:
         self.tape: Tape | None = None  # while there is one, what is seen is put on it
         self.why_stop: Callable[[], str] = lambda: ""  # asked before each call; a sentence ends the work
         self.over: TrialOver | None = None
+        self.notes = Notes()  # of the policy, since `begin`
 
     @contextmanager
     def confined(self, station: Station) -> Iterator[None]:
@@ -100,10 +102,10 @@ class StationRobot:
         """Start a stretch of work with its own clock; calls raise `TimeUp` once `limit_s` of station time is used."""
         state = self._bench.state()
         if state.fault:
-            self.note("restart", state.fault)
+            self.log("restart", state.fault)
             self._bench.restart()
             state = self._bench.state()
-        self.over = None
+        self.over, self.notes = None, Notes()
         self._began_ns = state.time_ns
         self._limit_ns = round(limit_s * 1e9)
         self._joints_rad = state.position_rad.copy()
@@ -162,7 +164,13 @@ class StationRobot:
             self.tape.scenes.append((now_ns, scene))
         return scene
 
-    def note(self, kind: str, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Keep what the policy leaves for a reader, as much of it as there is room for."""
+        self._check_going_on()
+        if (kept := self.notes.add(text)) and self.recording is not None:
+            self.log("note", kept)
+
+    def log(self, kind: str, text: str) -> None:
         """Record that something happened now."""
         if self.recording is not None:
             self.recording.event(self._bench.state().time_ns, kind, text)
@@ -182,7 +190,7 @@ class StationRobot:
 
     def _end(self, why: TrialOver) -> NoReturn:
         if self.over is None:
-            self.note("fault" if isinstance(why, SafetyStop) else "over", str(why))
+            self.log("fault" if isinstance(why, SafetyStop) else "over", str(why))
         self.over = why
         raise why
 

@@ -179,8 +179,8 @@ def _run(rig: Rig, assignment: Assignment, blank: Trial) -> Trial:
     path = recording_path(folder, blank.epoch, blank.sequence)
     with Recorder(path, tier) as recorder:
         rig.robot.recording = recorder
-        rig.robot.note("trial", _identity(assignment, blank))
-        rig.robot.note("tier", json.dumps(asdict(tier)))
+        rig.robot.log("trial", _identity(assignment, blank))
+        rig.robot.log("tier", json.dumps(asdict(tier)))
         tape = rig.rollout.tape_for(assignment)
         try:
             # A disk that does not even take the beginning is no place for evidence: the arm is not moved.
@@ -249,20 +249,20 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial, tape: Tape | None) 
     clock = _Clock.start(rig)
     end = _run_policy(rig, manifest, folder, station, tape)
     trial_s, _ = clock.lap(rig)
-    over = rig.robot.over
-    rig.robot.note("stage", "verify")
+    over, notes = rig.robot.over, _notes_of(rig)
+    rig.robot.log("stage", "verify")
     verdict = _verify(rig, assignment)
-    rig.robot.note("judged", json.dumps(asdict(verdict)))
+    rig.robot.log("judged", json.dumps(asdict(verdict)))
     _, wall_trial_s = clock.lap(rig)
-    blank = replace(blank, trial_s=trial_s, wall_trial_s=wall_trial_s, policy_steps=end.steps)
+    blank = replace(blank, trial_s=trial_s, wall_trial_s=wall_trial_s, policy_steps=end.steps, notes=notes)
     return _conclude(blank, verdict, end, over)
 
 
 def _run_policy(rig: Rig, manifest: Manifest, folder: Path, station: Station, tape: Tape | None) -> PolicyEnd:
     """Run the policy within the limits of `station`, and take them back."""
     robot = rig.robot
-    robot.note("stage", "run")
-    robot.note("limits", to_text(station))
+    robot.log("stage", "run")
+    robot.log("limits", to_text(station))
     try:
         with robot.confined(station):
             robot.tape, robot.why_stop = tape, lambda: rig.rollout.why_stop(folder.name)
@@ -270,15 +270,21 @@ def _run_policy(rig: Rig, manifest: Manifest, folder: Path, station: Station, ta
             end = rig.host.run(folder, manifest.entry, manifest.params, robot, manifest.resources)
     finally:
         robot.tape, robot.why_stop = None, lambda: ""
-    robot.note("limits", to_text(rig.station))
-    robot.note("policy", json.dumps(asdict(end)))
+    robot.log("limits", to_text(rig.station))
+    robot.log("policy", json.dumps(asdict(end)))
     return end
+
+
+def _notes_of(rig: Rig) -> dict[str, str]:
+    """Return what the policy left of words, none where it was silent."""
+    text = rig.robot.notes.text
+    return {"policy": text} if text else {}
 
 
 def _make_ready(rig: Rig, assignment: Assignment, sequence: int) -> tuple[Readiness, int, StopAsked | None]:
     """Return the last readiness, the resets it took, and the order to stop if one came."""
     rig.say("reset", "", assignment, sequence)
-    rig.robot.note("stage", "reset")
+    rig.robot.log("stage", "reset")
     readiness = Readiness(False, {}, "not looked yet")
     tries = 0
     for _ in range(RESET_TRIES + 1):

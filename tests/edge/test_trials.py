@@ -135,6 +135,16 @@ def test_a_policy_s_own_fault_is_a_failure_with_its_class(here: Here, code: str,
     assert "\n" not in trial.detail
 
 
+def test_a_policy_s_notes_travel_with_its_trial_and_its_recording(here: Here) -> None:
+    code = "def run(robot, params):\n    robot.note('one')\n    robot.note('two\\x00')\n    robot.step(None)\n"
+    trial = run_trial(here.rig, here.give(code), "l1")
+    assert (trial.outcome, trial.cause) == (Outcome.FAILURE, "bad_target")
+    assert trial.notes["policy"] == "one\ntwo\ufffd"
+    assert [text for kind, text in recorded(here, trial) if kind == "note"] == ["one", "two\ufffd"]
+    silent = run_trial(here.rig, here.give("def run(robot, params):\n    pass\n"), "l1")
+    assert "policy" not in silent.notes
+
+
 def test_an_altered_bundle_never_runs_and_is_not_the_policy_s_fault(here: Here) -> None:
     assignment = here.give("def run(robot, params):\n    pass\n")
     entry = here.folder / "bundles" / assignment.bundle / "policy.py"
