@@ -24,7 +24,8 @@ keys_app = typer.Typer(
 )
 REFUSED = 2
 PASSPHRASE = "ENPIRE_KEY_PASSPHRASE"
-DAY_S = 86400.0
+SPANS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
 Run = Annotated[Path, typer.Argument(help="the folder of a run")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="the folder of keys; in the folder of the run without it")]
 Signers = Annotated[
@@ -168,7 +169,7 @@ def carry(
     with _refusals():
         lab = Lab.of(run, keys, _ask)
         size = lab.repository.carry(into, lab.ring)
-    print(f"{into} holds {size / 1e6:.1f} MB, good for a week")
+    print(f"{into} holds {_size(size)}, good for a week")
 
 
 @contextmanager
@@ -211,7 +212,18 @@ def _tell(plan: dict[str, tuple[int, int]], dry_run: bool) -> None:
 def _table(roles: list[dict[str, Any]]) -> Table:
     table = Table("role", "signed by", "needed", "version", "good for", box=None, pad_edge=False)
     for role in roles:
-        left_days = role["left_s"] / DAY_S
-        good = f"{left_days:.1f} days" if left_days > 0 else "expired"
+        good = _span(role["left_s"]) if role["left_s"] > 0 else "expired"
         table.add_row(role["role"], ", ".join(role["keys"]), str(role["threshold"]), str(role["version"]), good)
     return table
+
+
+def _span(seconds: float) -> str:
+    """Return a span in the largest unit of which there are two."""
+    unit, length_s = next((item for item in SPANS if seconds >= 2 * item[1]), SPANS[-1])
+    return f"{seconds / length_s:.1f} {unit}"
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in the largest unit of which there is one."""
+    unit, length = next((item for item in SIZES if count >= item[1]), SIZES[-1])
+    return f"{count / length:.1f} {unit}" if length > 1 else f"{count} B"

@@ -41,6 +41,7 @@ def push_policy(
     rollback: Annotated[bool, typer.Option("--rollback", help="go back to what was good before, now")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="forbid the bundle for good, everywhere")] = False,
     when: Annotated[str, typer.Option(help="of a revocation: next-trial, or now")] = "next-trial",
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="drop what waits for signatures of the bundle")] = False,
     countersign: Annotated[bool, typer.Option("--countersign", help="sign what waits for a signature")] = False,
     override: Annotated[
         bool, typer.Option("--override", help="let it become active without a canary; two people must sign")
@@ -65,6 +66,8 @@ def push_policy(
       enpire-coord push-policy --rollback
 
       enpire-coord push-policy 3b6a90 --revoke --when now --signer ann.pem
+
+      enpire-coord push-policy 3b6a90 --withdraw
     """
     from coordinator.publish.push import Pusher, PushRefused
     from coordinator.replay import newest_run
@@ -72,6 +75,9 @@ def push_policy(
     with _refusals():
         folder = run or newest_run(Path("runs"))
         pusher = Pusher(folder, keys, signer, _ask)
+        if withdraw:
+            _withdraw(pusher, what, why, dry_run, as_json)
+            return
         chosen = pusher.edges([item.strip() for item in edges.split(",") if item.strip()])
         if what is None and not rollback:
             raise PushRefused("name a policy: its folder, how its bundle's name begins, or `incumbent`; see --help")
@@ -92,11 +98,45 @@ def _order(
     rollback: bool, revoke: bool, when: str, dry_run: bool,
 ) -> Pushed:  # fmt: skip
     if rollback:
+        _check_can_go_back(pusher, edges)
         return pusher.rollback(edges, pusher.task_of(edges), dry_run)
     policy = pusher.find(what or "", why)
+    if not dry_run:
+        _tell_whose(pusher)
     if revoke:
         return pusher.revoke(policy.bundle, when, edges, dry_run)
     return pusher.push(policy, edges, stage, seed, hours, dry_run)
+
+
+def _check_can_go_back(pusher: Pusher, edges: tuple[str, ...]) -> None:
+    """Name the stations that have nothing to go back to.
+
+    Raises:
+        PushRefused: none has anything.
+    """
+    from coordinator.publish.push import PushRefused
+
+    without = pusher.with_nothing_good(edges)
+    if len(without) == len(edges):
+        raise PushRefused(f"nothing good to go back to on {', '.join(edges)}; nothing is ordered")
+    if without:
+        print(f"enpire-coord: nothing good to go back to on {', '.join(without)}", file=sys.stderr)
+
+
+def _withdraw(pusher: Pusher, what: str | None, why: str, dry_run: bool, as_json: bool) -> None:
+    from coordinator.publish.push import PushRefused
+
+    if what is None or dry_run:
+        raise PushRefused("--withdraw wants a bundle that waits for signatures, and has no --dry-run; see keys show")
+    bundle = pusher.named(what, why)
+    role = pusher.withdraw(bundle)
+    print(json.dumps({"bundle": bundle, "role": role}) if as_json else f"{bundle[:12]} {role}: withdrawn")
+
+
+def _tell_whose(pusher: Pusher) -> None:
+    """Say with whose keys is signed where nobody has named them."""
+    if pusher.named_by_nobody:
+        print(f"enpire-coord: no --signer, so signed by {pusher.named_by_nobody}", file=sys.stderr)
 
 
 def _follow(run: Path, done: Pushed, timeout_s: float, as_json: bool) -> int:
@@ -149,6 +189,7 @@ def _tell(run: Path, done: Pushed, dry_run: bool, as_json: bool) -> None:
 
 
 def _tell_signed(pusher: Pusher, bundle: str, override: bool, as_json: bool) -> None:
+    _tell_whose(pusher)
     signed = pusher.override(bundle) if override else pusher.countersign(bundle)
     if as_json:
         print(json.dumps(asdict(signed)))

@@ -34,6 +34,7 @@ from coordinator.errors import CoordinatorError
 RING, ONLINE = "ring.json", "online.pem"
 OWNER_ONLY_FILE, OWNER_ONLY_FOLDER, OTHERS = 0o600, 0o700, 0o077
 FILE_SCHEME = "file2"
+PUBLIC_HALF = b"-----BEGIN PUBLIC KEY-----"
 MAX_KEY_BYTES = 16 << 10
 PROBE = b"ENPIRE: which key is this?"
 Ask = Callable[[str], str]  # the name of a key -> its passphrase or PIN
@@ -163,11 +164,13 @@ def read_file(path: Path, ask: Ask | None = None) -> CryptoSigner:
     """
     try:
         with open(path, "rb") as file:
+            data = file.read(MAX_KEY_BYTES)
+            if PUBLIC_HALF in data:
+                raise KeyRefused(f"{path} is the public half of a key, which signs nothing; name the private one")
             if os.fstat(file.fileno()).st_mode & OTHERS:
                 raise KeyRefused(
                     f"others can read the private key {path}; make a new one, or chmod 600 if you trust it"
                 )
-            data = file.read(MAX_KEY_BYTES)
         private = _load(data, path, ask)
     except OSError as error:
         raise KeyRefused(f"cannot read the private key {path}: {error.strerror}") from error

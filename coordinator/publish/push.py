@@ -24,12 +24,13 @@ from securesystemslib.signer import Signer
 
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.starts import Starts, StartsError
+from coordinator.publish import stations
 from coordinator.publish.keys import Ask, KeyRefused, Keyring, signer_of
 from coordinator.publish.publisher import FOLDER, KEYS
 from coordinator.publish.repository import Released, Repository
 from coordinator.rollouts import STAGES
 from coordinator.store import FILE, Store
-from edge.records import EDGE_NAME, RecordError, RolloutOrder, RolloutStart, order_from_json, order_to_json
+from edge.records import RecordError, RolloutOrder, RolloutStart, order_from_json, order_to_json
 from policies.bundle import BundleError, build, bundle_id, open_bundle
 from policies.space import FILE as SPACE_FILE
 from policies.space import SpaceError
@@ -90,6 +91,7 @@ class Pusher:
         self._repository = Repository.open(run / FOLDER)
         known = list(self._ring.people.values())
         self._signers: tuple[Signer, ...] = tuple(signer_of(item, known, ask) for item in signers) or self._ring.humans
+        self.named_by_nobody = "" if signers or not self._signers else self._names()
 
     # -- what a person orders -----------------------------------------------------------------------------------------
 
@@ -136,19 +138,18 @@ class Pusher:
         return found.pop() if found else self.find(what, why).bundle
 
     def edges(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """Return the stations that are named, or all that this run has seen.
+        """Return the stations that are named, or all that this run has seen and nobody has revoked.
 
         Raises:
-            PushRefused: none, or a name that this run has not seen.
+            CoordinatorError: none, or a name that this run has not seen or that was revoked.
         """
         with self._reading() as db:
-            known = [row[0] for row in db.execute("SELECT edge FROM stations ORDER BY edge")]
-        if strange := sorted(set(wanted) - set(known)):
-            raise PushRefused(f"{strange[0]!r} is no station of this run; known: {', '.join(known) or 'none yet'}")
-        chosen = tuple(wanted) or tuple(item for item in known if EDGE_NAME.fullmatch(item))
-        if not chosen:
-            raise PushRefused("this run has seen no station yet; start one, or name it with --edges once it is there")
-        return chosen
+            return stations.choose(db, wanted)
+
+    def with_nothing_good(self, edges: Sequence[str]) -> tuple[str, ...]:
+        """Return the stations that could follow no order to roll back, by what they have said last."""
+        with self._reading() as db:
+            return stations.with_nothing_good(db, edges)
 
     def task_of(self, edges: Sequence[str]) -> str:
         """Return the task that stations were ordered to do last.
@@ -253,6 +254,14 @@ class Pusher:
         signed = [self._repository.countersign(bundle, item, self._ring) for item in self._signers]
         return signed[-1]
 
+    def withdraw(self, bundle: str) -> str:
+        """Drop what waits for signatures of a bundle, or of weights; return the role that it waited in.
+
+        Raises:
+            CoordinatorError: nothing about it waits.
+        """
+        return self._repository.withdraw_of(bundle)
+
     def override(self, bundle: str) -> Released:
         """Let a policy become active without a canary; two people must sign.
 
@@ -270,7 +279,7 @@ class Pusher:
             name = bundle_id(archive)
             manifest = open_bundle(archive, name).manifest
         except (BundleError, SpaceError) as error:
-            raise PushRefused(f"{folder} makes no bundle: {error}") from error
+            raise PushRefused(f"{folder} makes no bundle: {error}{_where(error)}") from error
         weights = tuple(folder / name for name in manifest.weights)
         if missing := [path.name for path in weights if not path.is_file()]:
             raise PushRefused(f"{missing[0]} is not in {folder}, and the policy needs it; put it there")
@@ -292,6 +301,10 @@ class Pusher:
 
     def _assign(self, orders: Mapping[str, RolloutOrder]) -> None:
         self._repository.assign_all({edge: order_to_json(order) for edge, order in orders.items()}, self._ring)
+
+    def _names(self) -> str:
+        names = {key.keyid: name for name, key in self._ring.people.items()}
+        return f"{', '.join(names[keyid] for keyid in self._keyids())} in {self._ring.folder}"
 
     def _keyids(self) -> tuple[str, ...]:
         return tuple(item.public_key.keyid for item in self._signers)
@@ -335,6 +348,16 @@ def _starts(task: str, seed: int) -> tuple[RolloutStart, ...]:
     rng = np.random.default_rng([seed, 0xCA7])
     chosen = [dev[int(index)] for index in rng.permutation(len(dev))[:MOST_STARTS]]
     return tuple(RolloutStart(item.start_id, dict(item.coordinates), int(rng.integers(2**31))) for item in chosen)
+
+
+def _where(error: BaseException) -> str:
+    """Return in which line a file is no Python, empty where that is not what is wrong."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SyntaxError) and cause.lineno:
+            return f" in line {cause.lineno} ({cause.msg})"
+        cause = cause.__cause__
+    return ""
 
 
 def _commit(folder: Path) -> str:

@@ -259,6 +259,19 @@ class Repository:
         with self._shelf.locked():
             self._pending.drop(role)
 
+    def withdraw_of(self, bundle: str) -> str:
+        """Drop what waits for signatures of a bundle; return the role that it waited in.
+
+        Raises:
+            RepositoryRefused: nothing about it waits.
+        """
+        with self.changing() as books:
+            for role, metadata in self._pending.read(books).items():
+                if any(bundle in path for path in _new_paths(books, role, metadata)):
+                    self._pending.drop(role)
+                    return role
+        raise RepositoryRefused(f"nothing about bundle {bundle[:12]} waits for a signature")
+
     def renew(self, ring: Keyring, now: float | None = None) -> bool:
         """Publish what people have finished signing, and sign anew what is past half of its life; to be called often.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, Se
 from typer.testing import CliRunner
 
 from coordinator.cli import app
+from coordinator.keys_cli import _size, _span
+from coordinator.publish import publisher
 from coordinator.publish.ceremony import Ceremony
 from coordinator.publish.keys import KeyRefused, Keyring, make, read_file, read_ring, signer_of
 from coordinator.publish.repository import RepositoryRefused
@@ -324,3 +327,30 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         code, _, err = run("make", tmp_path / "keys")
     assert (code, "cannot make keys" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        (30 * 86400.0, "30.0 days"), (2 * 86400.0, "2.0 days"), (86400.0, "24.0 hours"), (3600.0, "60.0 minutes"),
+        (100.0, "100.0 seconds"), (1.0, "1.0 seconds"),
+    ],
+)  # fmt: skip
+def test_a_span_is_said_in_a_unit_that_fits(seconds: float, says: str) -> None:
+    assert _span(seconds) == says
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(0, "0 B"), (999, "999 B"), (9200, "9.2 kB"), (1_000_000, "1.0 MB"), (2_000_000_000, "2.0 GB")]
+)
+def test_a_size_is_said_in_a_unit_that_fits(count: int, says: str) -> None:
+    assert _size(count) == says
+
+
+def test_the_commands_say_hours_and_kilobytes(tmp_path: Path) -> None:
+    make(tmp_path / "run" / "keys", humans=1, threshold=1)
+    publisher.Lab.of(tmp_path / "run")
+    said = run("show", tmp_path / "run")[1]
+    assert re.search(r"timestamp .* \d+\.\d minutes", said)
+    assert re.search(r"snapshot .* 2[34]\.\d hours", said)
+    assert re.search(r" holds \d+\.\d kB, good for a week", run("carry", tmp_path / "run", tmp_path / "stick")[1])
