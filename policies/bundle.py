@@ -25,6 +25,8 @@ from policies.interface import Params
 from policies.manifest import MANIFEST
 from policies.manifest import Manifest as Manifest
 
+SUFFIXES = (".py", ".toml", ".json")  # of what belongs to a policy in its folder
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -47,7 +49,7 @@ def build(folder: Path, params: Params, provenance: Mapping[str, str], parent: s
     """
     space.load_space(folder).validate(params)
     try:
-        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".py", ".toml")}
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES}
         described = manifest.describe(files, params, provenance, parent)
         _check_weights(folder, described.weights)
         return archive.pack({MANIFEST: manifest.to_bytes(described), **files})

@@ -1,6 +1,6 @@
-"""Which files a bundle may hold: plainly named TOML and Python, none of them in the place of something else's.
+"""Which files a bundle may hold: plainly named TOML, JSON and Python, none of them in the place of something else's.
 
-- Nothing but `.py` and `.toml`: no data that could be unpickled, no compiled code, no library.
+- Nothing but `.py`, `.toml` and `.json`: no data that could be unpickled, no compiled code, no library.
 - No file is named like one of the judge's, of reset's or of the guard's, nor like a module that the edge has already.
   `geometry.py` is allowed: any task's policy may want one, and it is a module of the policy's own package.
 - Python is UTF-8, says so or nothing, compiles, and imports neither another room nor what turns bytes into code.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -21,12 +22,13 @@ from collections.abc import Iterator, Mapping
 
 from policies.archive import BundleMalformed
 
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,60}\.(py|toml)", re.ASCII)
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,60}\.(py|toml|json)", re.ASCII)
 MAX_FILES = 64
 # The worst that was found at these sizes: compiling takes 1.5 s, a TOML key of 8,000 parts 1 s and 0.3 GB; both grow
 # with the square of the size.
-MAX_BYTES = {"py": 64 << 10, "toml": 16 << 10}
+MAX_BYTES = {"py": 64 << 10, "toml": 16 << 10, "json": 128 << 10}  # JSON holds what was learned by playing
 
+BUNDLES_OWN = "manifest.json"
 JUDGES = frozenset({"judge", "verdict", "task", "tasks", "ready", "reset", "verify", "guard", "body"})
 ROOMS = frozenset({"edge", "coordinator", "firmware_bridge", "calibration"})
 LIBRARIES = frozenset({"policies", "numpy", "msgpack", "scipy", "numba", "cv2", "mujoco", "zenoh", "serial", "mcap"})
@@ -47,15 +49,19 @@ def check(files: Mapping[str, bytes]) -> None:
         raise BundleMalformed(f"{len(files)} files; at most {MAX_FILES} are allowed")
     for name, data in files.items():
         if not NAME.fullmatch(name):
-            raise BundleMalformed(f"a file named {name!r:.80}; names are lower case words that end in .py or .toml")
+            raise BundleMalformed(
+                f"a file named {name!r:.80}; names are lower case words that end in .py, .toml or .json"
+            )
         stem, _, suffix = name.partition(".")
         if len(data) > MAX_BYTES[suffix]:
             raise BundleMalformed(f"{name} has {len(data)} bytes; at most {MAX_BYTES[suffix]} are allowed")
-        if name.endswith(".py"):
+        if suffix == "py":
             _check_stem(stem)
             _check_source(name, data)
-        else:
+        elif suffix == "toml":
             _check_toml(name, data)
+        else:
+            _check_json(name, data)
 
 
 def _check_stem(stem: str) -> None:
@@ -90,6 +96,15 @@ def _check_toml(name: str, data: bytes) -> None:
         tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise BundleMalformed(f"{name} is not TOML: {type(error).__name__}") from error
+
+
+def _check_json(name: str, data: bytes) -> None:
+    if name == BUNDLES_OWN:
+        raise BundleMalformed(f"{name} is the bundle's own; rename it")
+    try:
+        json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise BundleMalformed(f"{name} is not JSON: {type(error).__name__}") from error
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

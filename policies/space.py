@@ -3,6 +3,8 @@
 - A parameter is a number inside [low, high]; an idea is off or on. Both have a default.
 - A policy may also bind itself: to limits narrower than the arm's (`envelope`), to less memory and time than the edge
   gives (`resources`), and to files of weights by sha256 and size (`weights`), which travel beside its bundle.
+- A policy that is a program of skills says what each needs and gives (`skills`); one that learns by playing says of
+  which moves (`play`).
 - The file is refused when it holds a key that is not known here, so that a typing error never passes for a setting.
 """
 
@@ -17,21 +19,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policies.envelope import Envelope, EnvelopeError, read_envelope
-from policies.interface import PolicyError, Value
+from policies.interface import Value
+from policies.space_tables import WORD as WORD
+from policies.space_tables import SpaceError as SpaceError
+from policies.space_tables import check_word, is_a, table, words
+from policies.space_work import Move as Move
+from policies.space_work import PlayRules as PlayRules
+from policies.space_work import Skill as Skill
+from policies.space_work import read_play, read_skills
 
 FILE = "policy.toml"
 API = 1  # of policies.interface
 SCALES = ("linear", "log", "integer")
-WORD = re.compile(r"[a-z][a-z0-9_]{0,60}", re.ASCII)  # policies and tasks become parts of paths
 WEIGHTS = re.compile(r"[a-z_][a-z0-9_]{0,60}\.(safetensors|onnx)", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MAX_WEIGHTS, MAX_WEIGHTS_BYTES = 16, 8 << 30
 LINE_CHARS = 300  # of an error
 MEMORY_MB, LONGEST_S = 512, 300.0  # what the edge gives a policy
-
-
-class SpaceError(PolicyError):
-    """A policy.toml that is not one, or a value outside what it allows; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class PolicySpace:
     envelope: Envelope = field(default_factory=Envelope)
     resources: Resources = field(default_factory=Resources)
     weights: Mapping[str, Weight] = field(default_factory=dict)  # name -> what it must be
+    skills: tuple[Skill, ...] = ()
+    play: PlayRules | None = None
 
     @property
     def items(self) -> tuple[Parameter | Idea, ...]:
@@ -156,11 +162,10 @@ def _line(error: Exception) -> str:
 
 
 def _read(raw: dict[str, Any]) -> PolicySpace:
-    tables = dict.fromkeys(("parameters", "ideas", "envelope", "resources", "weights"), dict)
-    top = _table(raw, {"name": str, "task": str, "api": int, "entry": str}, tables, "")
-    for word in (top["name"], top["task"], *top.get("parameters", {}), *top.get("ideas", {})):
-        if not WORD.fullmatch(word):
-            raise SpaceError(f"{word!r:.80} is not a name of at most 61 of a-z, 0-9 and _ that begins with a letter")
+    tables = dict.fromkeys(("parameters", "ideas", "envelope", "resources", "weights", "skills", "play"), dict)
+    top = table(raw, {"name": str, "task": str, "api": int, "entry": str}, tables, "")
+    for name in (top["name"], top["task"], *top.get("parameters", {}), *top.get("ideas", {})):
+        check_word(name)
     if top["api"] != API:
         raise SpaceError(f"api is {top['api']}; this version speaks {API}")
     space = PolicySpace(
@@ -173,6 +178,8 @@ def _read(raw: dict[str, Any]) -> PolicySpace:
         _envelope(top.get("envelope", {})),
         _resources(top.get("resources", {})),
         _weights(top.get("weights", {})),
+        read_skills(top.get("skills", {})),
+        read_play(top["play"]) if "play" in top else None,
     )
     twice = {item.name for item in space.parameters} & {item.name for item in space.ideas}
     if twice:
@@ -184,7 +191,7 @@ def _read(raw: dict[str, Any]) -> PolicySpace:
 def _parameter(name: str, raw: object) -> Parameter:
     where = f"parameters.{name}"
     keys = {"default": float, "low": float, "high": float, "scale": str, "about": str, "helps": list}
-    item = _table(raw, keys, {}, where)
+    item = table(raw, keys, {}, where)
     low, high, scale = float(item["low"]), float(item["high"]), item["scale"]
     if scale not in SCALES:
         raise SpaceError(f"{where}.scale is {scale!r}, not one of {', '.join(SCALES)}")
@@ -194,13 +201,13 @@ def _parameter(name: str, raw: object) -> Parameter:
         raise SpaceError(f"{where} is on a log scale and starts at {low}; low must be above 0")
     if scale == "integer" and not (low.is_integer() and high.is_integer()):
         raise SpaceError(f"{where} is on an integer scale and runs from {low} to {high}; both must be whole")
-    return Parameter(name, float(item["default"]), low, high, scale, item["about"], _words(item["helps"], where))
+    return Parameter(name, float(item["default"]), low, high, scale, item["about"], words(item["helps"], where))
 
 
 def _idea(name: str, raw: object) -> Idea:
     where = f"ideas.{name}"
-    item = _table(raw, {"default": bool, "claim": str, "helps": list}, {}, where)
-    return Idea(name, item["default"], item["claim"], _words(item["helps"], where))
+    item = table(raw, {"default": bool, "claim": str, "helps": list}, {}, where)
+    return Idea(name, item["default"], item["claim"], words(item["helps"], where))
 
 
 def _envelope(raw: dict[str, Any]) -> Envelope:
@@ -211,7 +218,7 @@ def _envelope(raw: dict[str, Any]) -> Envelope:
 
 
 def _resources(raw: dict[str, Any]) -> Resources:
-    item = _table(raw, {}, {"memory_mb": int, "longest_s": float}, "resources")
+    item = table(raw, {}, {"memory_mb": int, "longest_s": float}, "resources")
     resources = Resources(item.get("memory_mb", MEMORY_MB), float(item.get("longest_s", LONGEST_S)))
     if not 0 < resources.memory_mb <= MEMORY_MB:
         raise SpaceError(f"resources.memory_mb is {resources.memory_mb}; allowed is 1 to {MEMORY_MB}")
@@ -230,38 +237,10 @@ def _weight(name: str, raw: object) -> Weight:
     if not WEIGHTS.fullmatch(name):
         raise SpaceError(f"weights named {name!r:.80}; names are lower case words that end in .safetensors or .onnx")
     match raw:
-        case [str(sha256), int(size_bytes)] if SHA256.fullmatch(sha256) and _is_a(size_bytes, int):
+        case [str(sha256), int(size_bytes)] if SHA256.fullmatch(sha256) and is_a(size_bytes, int):
             if 0 < size_bytes <= MAX_WEIGHTS_BYTES:
                 return Weight(sha256, size_bytes)
     raise SpaceError(f"weights.{name} is not [sha256, bytes] with at most {MAX_WEIGHTS_BYTES} bytes")
-
-
-def _table(raw: object, needed: Mapping[str, type], allowed: Mapping[str, type], where: str) -> dict[str, Any]:
-    prefix = f"{where}." if where else ""
-    if not isinstance(raw, dict):
-        raise SpaceError(f"{where} is not a table")
-    for name in needed:
-        if name not in raw:
-            raise SpaceError(f"{prefix}{name} is missing")
-    for name, value in raw.items():
-        kind = needed.get(name) or allowed.get(name)
-        if kind is None:
-            raise SpaceError(f"{prefix}{name} is not known here; known are {', '.join((*needed, *allowed))}")
-        if not _is_a(value, kind):
-            raise SpaceError(f"{prefix}{name} is {value!r}, which is not a {kind.__name__}")
-    return raw
-
-
-def _is_a(value: object, kind: type) -> bool:
-    if isinstance(value, bool):  # a bool is an int to Python, and here it never is
-        return kind is bool
-    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
-
-
-def _words(raw: list[Any], where: str) -> tuple[str, ...]:
-    if not all(isinstance(word, str) for word in raw):
-        raise SpaceError(f"{where}.helps holds something that is not a string")
-    return tuple(raw)
 
 
 def _check_value(item: Parameter | Idea, value: object) -> None:

@@ -132,7 +132,7 @@ def in_tar(case: str, tar: bytes, text: str) -> Attack:
 MEMBERS = members_of(FILES)
 NOT_CANONICAL = "the archive is not in its canonical form"
 NOT_A_TAR = "not a tar archive inside"
-BAD_NAME = "names are lower case words that end in .py or .toml"
+BAD_NAME = "names are lower case words that end in .py, .toml or .json"
 ZZ = with_member("zz.py")
 ZZ_AT = ZZ.index(b"zz.py\0")
 LAST_AT = TAR.rindex(b"helps")

@@ -157,6 +157,11 @@ HELD = [
     holding(
         "toml of 16 KiB and a byte", {"zz.toml": b"#" * 16385}, "zz.toml has 16385 bytes; at most 16384 are allowed"
     ),
+    Attack(
+        "JSON of 128 KiB and a byte",
+        bundle_of(FILES | {"zz.json": b"1" + b" " * 131072}),
+        "zz.json has 131073 bytes; at most 131072 are allowed",
+    ),
     Attack("no policy.toml", bundle_of({"policy.py": b""}), "policy.toml is not among its files"),
     Attack("no files", bundle_of({}), "policy.toml is not among its files"),
     source("not Python", b"def run(robot"),
@@ -200,6 +205,11 @@ HELD = [
     importing("calibration", "import calibration"),
     holding("import in another file", {"zz.py": b"import ctypes"}, "zz.py imports ctypes, which no policy may"),
     holding("not TOML", {"zz.toml": b"\x80\x04."}, "zz.toml is not TOML: UnicodeDecodeError"),
+    holding("not JSON", {"zz.json": b"\x80\x04."}, "zz.json is not JSON: UnicodeDecodeError"),
+    holding("half of a JSON", {"zz.json": b"[1, "}, "zz.json is not JSON: JSONDecodeError"),
+    holding("nothing as JSON", {"zz.json": b""}, "zz.json is not JSON: JSONDecodeError"),
+    holding("brackets in JSON too deep", {"zz.json": b"[" * 100_000}, "zz.json is not JSON: RecursionError"),
+    holding("a JSON number of too many digits", {"zz.json": b"1" * 5_000}, "zz.json is not JSON: ValueError"),
     holding("brackets in TOML too deep", {"zz.toml": b"a = " + b"[" * 9_000}, "zz.toml is not TOML: RecursionError"),
 ]
 

@@ -159,10 +159,13 @@ def test_other_content_has_another_name(folder: Path, change: Callable[[Path], b
     assert bundle.bundle_id(change(folder)) != NAME
 
 
-def test_only_python_and_toml_files_travel(folder: Path) -> None:
+def test_only_python_toml_and_json_files_travel(folder: Path) -> None:
     write(folder / "__pycache__", {"policy.pyc": b"old"})
     write(folder, {"README.md": b"words", "policy.py~": b"backup", "grip.onnx": b"weights"})
     assert build(folder) == GOOD
+    learned = {"program.toml": b"steps = []\n", "pushes.json": b"[1.5]\n"}
+    write(folder, learned)
+    assert opened(build(folder)).files == FILES | learned
 
 
 @pytest.mark.parametrize(
@@ -175,6 +178,8 @@ def test_only_python_and_toml_files_travel(folder: Path) -> None:
         ({"naïve.py": b""}, "a file named 'naïve.py'"),
         ({f"f{k}.py": b"" for k in range(63)}, "65 files; at most 64"),
         ({f"f{k}.py": b"#" * 65536 for k in range(8)}, "more than 532480 bytes of files"),
+        ({"manifest.json": b"{}"}, "manifest.json is the bundle's own; rename it"),
+        ({"pushes.json": b"[1,"}, "pushes.json is not JSON: JSONDecodeError"),
         ({"guard.py": b""}, "guard.py is named like a file of the judge or the guard"),
         ({"policy.py": b"import ctypes"}, "policy.py imports ctypes, which no policy may"),
         ({"policy.toml": FILES["policy.toml"].replace(b"policy.py", b"gone.py")}, "the entry 'gone.py' is not among"),

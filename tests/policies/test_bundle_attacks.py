@@ -51,6 +51,7 @@ def test_what_the_attacks_change_is_good_until_they_do() -> None:
     for more in (
         {"zz.py": b"#" * 65536},
         {"zz.toml": b"#" * 16384},
+        {"zz.json": b"1" + b" " * 131071},
         {"z" * 61 + ".py": b"from . import policy\n"},
         {"zz.py": b"def run():\n    x: (yield)\n"},
     ):

@@ -212,3 +212,22 @@ def test_a_bundle_that_cannot_be_reached_is_refused_before_a_policy_runs(
         assert link.receive(trial) == ["caged"]
         link.send(control, "kill")
         assert link.receive(control) == ["ended", -signal.SIGKILL]
+
+
+def test_a_caged_policy_reads_its_program_and_what_it_learned(control: socket.socket, tmp_path: Path) -> None:
+    lines = [
+        "import json",
+        "from pathlib import Path",
+        "from policies.skills.program import read_steps",
+        "HERE = Path(__file__).parent",
+        "def run(robot, params):",
+        "    steps = read_steps((HERE / 'program.toml').read_bytes())",
+        "    raise ValueError(f\"{steps} {json.loads((HERE / 'pushes.json').read_bytes())}\")",
+    ]
+    for name, text in (("policy.py", "\n".join(lines)), ("program.toml", "steps = ['look']"), ("pushes.json", "[1.5]")):
+        (tmp_path / name).write_text(text)
+    with ask(control, tmp_path) as trial:
+        assert link.receive(trial) == ["caged"]
+        word, kind, text = link.receive(trial)
+        assert (word, kind) == ("end", "crashed")
+        assert text.startswith("ValueError: ('look',) [1.5]")
