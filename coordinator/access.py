@@ -3,7 +3,8 @@
 - A subject is the common name in a certificate of the lab's authority, never an address or a name that it gives itself.
 - An edge may ask under its own keys, publish its own status and raise its own sign of life. It hears answers to its own
   questions and nothing of any other edge.
-- A console (`console:<user>`) may listen to status and signs of life, and say nothing.
+- A console's name begins with `console:`, which no edge's can. It may listen to status and signs of
+  life, and say nothing.
 - Who has no certificate may ask for one at the door, and nothing else.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 from edge.wire import ALIVE, ENROL, MOST_BYTES, RENEW, STATUS, key_of
 
+CONSOLE = "console:"
 QUESTIONS = ("lease", "trials", "reconcile", RENEW, "blob/*", "trust/**")  # topics
 SMALL = ("lease", "reconcile", RENEW, "trust/**")  # questions without much to say
 MOST_SMALL_BYTES = 64 << 10
@@ -22,7 +24,12 @@ DENIED: dict[str, Any] = {"enabled": True, "default_permission": "deny", "rules"
 
 
 def access_control(edges: Collection[str], consoles: Collection[str] = ()) -> dict[str, Any]:
-    """Return zenoh's `access_control` for edges and consoles by the common names of their certificates."""
+    """Return zenoh's `access_control` for edges and consoles by the common names of their certificates.
+
+    Consoles may also stand among the edges: their names tell them apart.
+    """
+    consoles = {*consoles, *filter(is_console, edges)}
+    edges = set(edges) - consoles
     rules = [
         # What the coordinator declares goes out to all: without it nobody would send it anything.
         _rule("asks", "egress", ["declare_queryable"], [key_of("*", topic) for topic in QUESTIONS]),
@@ -43,6 +50,11 @@ def access_control(edges: Collection[str], consoles: Collection[str] = ()) -> di
         subjects.append({"id": console, "cert_common_names": [console]})
         policies.append({"rules": ["hear", "see", "heard", "seen"], "subjects": [console]})
     return DENIED | {"rules": rules, "subjects": subjects, "policies": policies} if subjects else DENIED
+
+
+def is_console(name: str) -> bool:
+    """Return whether this is the common name of a console, not of an edge."""
+    return name.startswith(CONSOLE)
 
 
 def door_access() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from coordinator.access import is_console
 from coordinator.errors import CoordinatorError
 from edge.wire.ticket import TicketRefused, parse_ticket
 
@@ -50,6 +51,26 @@ def ticket(
         _write_private(path, made.to_text())
     print(path)
     print(f"carry it to {edge} and run there: enpire-edge enrol STATION_DIR {path.name}", file=sys.stderr)
+
+
+@enrol_app.command()
+def console(
+    run_dir: Run,
+    user: Annotated[str, typer.Argument(help="the person's name; the certificate is for console:USER")],
+    days: Annotated[float, typer.Option(help="for how long it is good; it is not renewed")] = 30.0,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; by default USER.console")] = None,
+) -> None:
+    """Let a person's console listen to all stations, and say nothing; `enrol revoke RUN console:USER` ends it at once.
+
+    Example: enpire-coord enrol console runs/lab ann
+    """
+    from coordinator.consoles import enrol_console
+
+    folder = out or Path(f"{user}.console")
+    with _explained():
+        tls, endpoint = enrol_console(run_dir, user, folder, days, time.time())
+    print(tls.authority, tls.certificate, tls.key, sep="\n")
+    print(f"it may listen at {endpoint or 'the coordinator, once that is served with certificates'}", file=sys.stderr)
 
 
 @enrol_app.command(name="list")
@@ -111,13 +132,16 @@ def deny(run_dir: Run, edge: Edge) -> None:
 def revoke(run_dir: Run, edge: Edge) -> None:
     """Take its name from an edge at once: it is answered nothing, and its trials count as nobody's.
 
+    A console is named console:USER.
+
     Example: enpire-coord enrol revoke runs/lab arm-03
     """
     from coordinator.enrolment import Enrolment, database_of
 
     with _explained(), Enrolment(database_of(run_dir)) as enrolment:
         enrolment.revoke(edge, time.time())
-    print(f"{edge} is revoked; to take it back once its certificate has ended, make a new ticket for it")
+    again = "enrol it again" if is_console(edge) else "make a new ticket for it"
+    print(f"{edge} is revoked; to take it back once its certificate has ended, {again}")
 
 
 @contextmanager

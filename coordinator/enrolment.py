@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from coordinator.access import CONSOLE
 from coordinator.errors import CoordinatorError
 from coordinator.store import FILE, Store
 from edge.records import EDGE_NAME
@@ -133,6 +134,27 @@ class Enrolment:
             self._decide(mine.enrolment_id, "approved", now_unix_s)
             db.execute("DELETE FROM edge_denied WHERE edge = ?", (edge,))
 
+    def console(self, user: str, certificate: str, until_unix_s: float, now_unix_s: float) -> None:
+        """Let a person's console listen with a certificate, before that is handed out; the one before it counts too.
+
+        Raises:
+            EnrolmentRefused: no name, or one that was revoked could still speak.
+        """
+        name = console_name(user)
+        with self._transaction() as db:
+            self._check_nobody_revoked_can_speak(name, now_unix_s)
+            db.execute(
+                "UPDATE enrolments SET state = 'replaced', decided_unix_s = ? WHERE edge = ? AND state = 'approved'",
+                (now_unix_s, name),
+            )
+            # No ticket leads to it: what the column must hold is the sha256 of bytes that nobody has.
+            db.execute(
+                "INSERT INTO enrolments (edge, ticket_sha256, made_unix_s, ticket_until_unix_s, state, decided_unix_s,"
+                " certificate, certificate_until_unix_s) VALUES (?, ?, ?, ?, 'approved', ?, ?, ?)",
+                (name, secrets.token_hex(32), now_unix_s, now_unix_s, now_unix_s, certificate, until_unix_s),
+            )
+            db.execute("DELETE FROM edge_denied WHERE edge = ?", (name,))
+
     def deny(self, edge: str, now_unix_s: float) -> int:
         """Turn away whatever waits under an edge's name; return how many machines that were.
 
@@ -183,7 +205,7 @@ class Enrolment:
     # -- what the coordinator's loop does -----------------------------------------------------------------------------
 
     def edges(self) -> frozenset[str]:
-        """Return who may talk now; cheap to ask again and again."""
+        """Return who may talk now, consoles among them; cheap to ask again and again."""
         self._look()
         return self._edges
 
@@ -302,6 +324,17 @@ class Enrolment:
             yield
         except sqlite3.Error as error:
             raise CoordinatorError(f"cannot use the database {self._path}: {error}") from error
+
+
+def console_name(user: str) -> str:
+    """Return the name in the certificate of a person's console.
+
+    Raises:
+        EnrolmentRefused: not a name.
+    """
+    if not EDGE_NAME.fullmatch(user):
+        raise EnrolmentRefused(f"{user!r:.80} is not a name for a person; use only letters, digits, - and _")
+    return f"{CONSOLE}{user}"
 
 
 def database_of(run: Path) -> Path:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import queue
@@ -22,7 +23,7 @@ from typing import Any
 
 import zenoh
 
-from coordinator.access import QUESTIONS, access_control, door_access, door_size_limits, size_limits
+from coordinator.access import QUESTIONS, access_control, door_access, door_size_limits, is_console, size_limits
 from coordinator.errors import CoordinatorError
 from coordinator.waiting import Waiting
 from edge.wire import ALIVE, ENROL, MOST_BYTES, STATUS, key_of, parse_key
@@ -192,7 +193,7 @@ class Network:
             self._door_session = self._open_door(self.door, self._tls)
             LOG.info("a new certificate is shown at %s and %s", self.endpoint, self.door)
         self._edges, self._shown = wanted, newest  # not before: where opening fails it is tried again
-        for edge in before - wanted:
+        for edge in itertools.filterfalse(is_console, before - wanted):
             self._queue.put(Presence(edge, False))
 
     def _newest_certificate(self) -> bytes:

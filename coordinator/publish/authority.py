@@ -87,8 +87,8 @@ class Authority:
             builder = self._builder(SERVER_NAME, key.public_key(), at, SERVER_LIFE, ExtendedKeyUsageOID.SERVER_AUTH)
             certificate = builder.add_extension(alternatives, critical=False).sign(self._key, hashes.SHA256())
             tls.certificate.unlink(missing_ok=True)  # never beside another key
-            _write(tls.key, _private_pem(key), OWNER_ONLY_FILE)
-            _write(tls.certificate, certificate.public_bytes(PEM), PUBLIC_FILE)
+            write_whole(tls.key, _private_pem(key), OWNER_ONLY_FILE)
+            write_whole(tls.certificate, certificate.public_bytes(PEM), PUBLIC_FILE)
         return tls
 
     def issue(self, csr: bytes, name: str, now: datetime, life: timedelta = EDGE_LIFE) -> bytes:
@@ -125,8 +125,8 @@ class Authority:
             .add_extension(_usage(SIGNS_CERTIFICATES), critical=True)
             .sign(key, hashes.SHA256())
         )
-        _write(self._folder / PRIVATE_FILE, _private_pem(key), OWNER_ONLY_FILE)
-        _write(self.file, certificate.public_bytes(PEM), PUBLIC_FILE)
+        write_whole(self._folder / PRIVATE_FILE, _private_pem(key), OWNER_ONLY_FILE)
+        write_whole(self.file, certificate.public_bytes(PEM), PUBLIC_FILE)
 
 
 def hosts_in(certificate: Path) -> list[str]:
@@ -175,7 +175,7 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def write_whole(path: Path, data: bytes, mode: int) -> None:
     """Write a file whole or not at all, readable as told from its first byte on."""
     unfinished = path.with_name(path.name + ".part")
     unfinished.unlink(missing_ok=True)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from coordinator.access import access_control
 from coordinator.cli import app
 from coordinator.enrolment import Enrolment
 from coordinator.publish.keys import Keyring
 from coordinator.publish.repository import Repository
 from coordinator.store import FILE
 from edge.enrol import prepare, read_ticket
+from edge.identity import check_certificate, load_key, validity
 from edge.wire.enrolment import Request
+from edge.wire.tls import Tls
 
 EDGE, NOW_S = "arm-01", 1_700_000_000.0
 AT = ["--endpoint", "tls/lab.example:7447"]
@@ -46,6 +50,42 @@ def come(run: Path, ticket_file: Path) -> Request:
         assert row is not None
         people.bind(row, request.tls_key.hex(), request.ledger_key.hex(), request.fingerprint, NOW_S)
     return request
+
+
+def test_a_console_gets_an_identity_that_only_its_owner_reads_and_may_listen_until_it_is_revoked(run: Path) -> None:
+    made = enrol("console", run, "ann", "--days", 2)
+    assert made.exit_code == 0, made.output
+    tls = Tls.of(run.parent / "ann.console")
+    assert made.stdout.split() == [
+        str(path.relative_to(run.parent)) for path in (tls.authority, tls.certificate, tls.key)
+    ]
+    for path in (tls.authority, tls.certificate, tls.key):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(tls.key.parent.stat().st_mode) == 0o700
+    check_certificate(tls.certificate.read_text(), tls.authority.read_bytes(), "console:ann", load_key(tls.key))
+    since, until = validity(tls.certificate)
+    assert timedelta(days=2) <= until - since <= timedelta(days=2, hours=1)
+    with Enrolment(run / FILE) as people:
+        assert people.edges() == {"console:ann"}
+        rules = access_control([*people.edges(), EDGE])
+        assert enrol("revoke", run, "console:ann").exit_code == 0
+        assert people.edges() == frozenset()
+    assert rules == access_control([EDGE], ["console:ann"])
+    refused = enrol("console", run, "ann", "--out", "again")
+    assert (refused.exit_code, "would be let in again" in refused.stderr) == (2, True)
+    assert not (run.parent / "again").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("a:b",), ("",), ("ann", "--days", 0), ("ann", "--days", 1e9), ("ann", "--days", "nan"), ("ann", "--out", ".")],
+)
+def test_no_console_is_made_of_nonsense(run: Path, words: tuple[object, ...]) -> None:
+    (run.parent / "key.pem").write_text("somebody's")
+    refused = enrol("console", run, *words)
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert states(run) == []
+    assert (run.parent / "key.pem").read_text() == "somebody's"
 
 
 def states(run: Path) -> list[str]:

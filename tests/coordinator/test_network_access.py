@@ -328,6 +328,26 @@ def test_who_may_talk_changes_while_others_go_on(lab: Lab) -> None:
         assert token
 
 
+def test_a_console_comes_and_goes_without_being_taken_for_a_station(lab: Lab) -> None:
+    bob, heard = "console:bob", []
+    own = lab.identity(bob)
+    settings = {**connecting(own.authority, own), "mode": "client"}
+    with lab.linked(ARM) as session:
+        lab.network.admit([ARM, bob])
+        with connect(lab.network.endpoint, settings) as console:
+            listener = console.declare_subscriber(key_of("*", "status"), lambda sample: heard.append(sample.key_expr))
+            until(lambda: session.put(key_of(ARM, "status"), b"") or heard)
+            assert ask(console, key_of(ARM, "lease")) == []
+            lab.network.admit([ARM])
+            until(lambda: ask(session, key_of(ARM, "lease")))
+            heard.clear()
+            session.put(key_of(ARM, "status"), b"")
+            assert ask(session, key_of(ARM, "lease"), timeout_s=LONG_S) == [b"yes"]
+            assert heard == []
+            assert listener
+    assert bob not in lab.here
+
+
 def test_a_change_that_fails_is_made_when_it_is_tried_again(tmp_path: Path) -> None:
     authority, endpoint = Authority(tmp_path / "authority"), tls_endpoint()
     own = make_identity(authority, tmp_path / ARM, ARM)
