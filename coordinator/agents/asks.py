@@ -1,0 +1,128 @@
+"""What an agent asks of a model, and how that is narrowed before it is sent on.
+
+- The answer may be no longer than what is left of the budget pays for.
+- Tools that run at the vendor's are taken out: they would be a way round the cage, and are billed apart from tokens.
+- A stream of chat completions is asked to tell its usage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.agents.prices import Price
+from coordinator.agents.purse import BudgetSpent, Cost, Left
+from coordinator.agents.usage import CHAT, MESSAGES, PROTOCOLS, RESPONSES
+from coordinator.errors import CoordinatorError
+
+FEWEST_BYTES_A_TOKEN = 2  # of a request; its JSON has three to four in English and in code
+LONGEST_ANSWER = 32_000  # tokens, where a request does not say
+SHORTEST_ANSWER = 256  # tokens; less is not worth a call
+AT_THE_VENDORS = (
+    "web_search", "web_fetch", "code_execution", "code_interpreter", "mcp", "file_search", "image_generation",
+    "computer", "tool_search",
+)  # fmt: skip
+LENGTHS = {
+    MESSAGES: ("max_tokens",),
+    RESPONSES: ("max_output_tokens",),
+    CHAT: ("max_completion_tokens", "max_tokens"),
+}
+
+
+class AskRefused(CoordinatorError):
+    """A request that is not sent on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request for an answer."""
+
+    protocol: str
+    model: str
+    stream: bool
+    input_at_most: int  # tokens
+    output_at_most: int  # tokens
+    content: Mapping[str, Any]
+
+    def cost_at_most(self, price: Price) -> Cost:
+        """Return what this may cost."""
+        nano = self.input_at_most * price.dearest_input + self.output_at_most * price.output
+        return Cost(self.input_at_most + self.output_at_most, nano)
+
+    def body(self) -> bytes:
+        """Return the request as it is sent on."""
+        return json.dumps(self.content, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    """Return the request in a body that was sent to `path`, without the vendor's own tools.
+
+    Raises:
+        AskRefused: another path, or no JSON object with a model.
+    """
+    protocol = path.partition("?")[0]
+    if protocol not in PROTOCOLS:
+        raise AskRefused(f"this proxy answers {', '.join(PROTOCOLS)} only")
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AskRefused("the request is not JSON") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, str) or not model:
+        raise AskRefused("the request names no model")
+    content = _without_vendors_tools(content)
+    stream = content.get("stream") is True
+    if protocol == CHAT and stream:
+        options = content.get("stream_options")
+        content["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    asked = [content[name] for name in LENGTHS[protocol] if _is_length(content.get(name))]
+    longest = min(asked, default=LONGEST_ANSWER)
+    choices = content.get("n", 1)
+    if protocol == CHAT and choices not in (1, None):
+        raise AskRefused("ask for one answer, not for several")
+    return Ask(protocol, model, stream, -(-len(body) // FEWEST_BYTES_A_TOKEN), longest, content)
+
+
+def narrowed(ask: Ask, price: Price, left: Left) -> Ask:
+    """Return the request with an answer that is no longer than what is left pays for.
+
+    Raises:
+        BudgetSpent: not even a short answer is paid for, or one that is shorter than the thinking that was asked for.
+    """
+    longest = ask.output_at_most
+    if left.tokens is not None:
+        longest = min(longest, left.tokens - ask.input_at_most)
+    if left.nano_usd is not None and price.output:
+        longest = min(longest, (left.nano_usd - ask.input_at_most * price.dearest_input) // price.output)
+    thinking = ask.content.get("thinking")
+    thought = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    shortest = min(ask.output_at_most, SHORTEST_ANSWER) + (int(thought) if thought and _is_length(thought) else 0)
+    if longest >= ask.output_at_most:
+        return ask
+    if longest < shortest:
+        raise BudgetSpent("the budget is spent: what is left does not pay for another answer")
+    names = [name for name in LENGTHS[ask.protocol] if name in ask.content] or [LENGTHS[ask.protocol][-1]]
+    content = {**ask.content, **dict.fromkeys(names, longest)}
+    return Ask(ask.protocol, ask.model, ask.stream, ask.input_at_most, longest, content)
+
+
+def _without_vendors_tools(content: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in content.items() if name not in ("mcp_servers", "web_search_options")}
+    tools = kept.get("tools")
+    if isinstance(tools, list):
+        kept["tools"] = [tool for tool in tools if not _is_vendors(tool)]
+        if not kept["tools"]:
+            del kept["tools"]
+            kept.pop("tool_choice", None)
+    return kept
+
+
+def _is_vendors(tool: object) -> bool:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return isinstance(kind, str) and kind.startswith(AT_THE_VENDORS)
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
