@@ -1,0 +1,93 @@
+"""Whether two policies are the same, and how alike they are, whatever their comments and layout.
+
+Python counts as its syntax tree without docstrings, TOML and JSON as their content whatever the order of their keys,
+anything else as its bytes. A key is compared within one run only: another Python may write its trees in another way.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import tomllib
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+
+TOKEN = re.compile(r"\w+|[^\w\s]")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def key(files: Mapping[str, bytes]) -> str:
+    """Return the sha256, hex, of the files without what has no part in how they work."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        for part in (name.encode(), normalised(name, files[name])):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def normalised(name: str, data: bytes) -> bytes:
+    """Return the content of a file without its layout; its bytes where it cannot be read as what its name says."""
+    try:
+        match name.rpartition(".")[2]:
+            case "py":
+                return ast.dump(_tree(data)).encode(errors="surrogatepass")
+            case "toml":
+                return _canonical(tomllib.loads(data.decode()))
+            case "json":
+                return _canonical(json.loads(data.decode()))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
+    return data
+
+
+def similar(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> float:
+    """Return how much of the two policies' tokens is in both, 0 to 1 (Jaccard's index, each token as often as it is).
+
+    1 for policies with the same key.
+    """
+    first, second = _tokens(one), _tokens(other)
+    either = (first | second).total()
+    return (first & second).total() / either if either else 1.0
+
+
+def _tokens(files: Mapping[str, bytes]) -> Counter[tuple[str, str]]:
+    return Counter((name, token) for name, data in files.items() for token in TOKEN.findall(_readable(name, data)))
+
+
+def _readable(name: str, data: bytes) -> str:
+    if name.endswith(".py"):
+        try:
+            return ast.unparse(_tree(data))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            pass
+    return normalised(name, data).decode(errors="replace")
+
+
+def _tree(data: bytes) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(data)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            rest = node.body[1:]
+            node.body = rest or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+    return tree
+
+
+def _canonical(content: object) -> bytes:
+    return json.dumps(_plain(content), sort_keys=True, default=repr).encode()
+
+
+def _plain(content: object) -> object:
+    """Return the content with whole numbers written as such, so that 1.0 is 1."""
+    match content:
+        case float() if content.is_integer():
+            return int(content)
+        case dict():
+            return {name: _plain(value) for name, value in content.items()}
+        case list():
+            return [_plain(value) for value in content]
+    return content
