@@ -1,0 +1,59 @@
+"""Two candidates that win from different starts, as one change."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations
+
+import numpy as np
+
+from coordinator.evolution.ideas import DevResult, ResearchContext, Standing
+from coordinator.research.option import Option
+from policies.interface import Value
+
+LEAST_LEAD = -0.5  # of either
+WINS_APART = 2  # starts from which one wins and the other does not, both ways together
+MOST = 3
+
+
+def crossings(context: ResearchContext) -> list[Option]:
+    """Return the pairs that complement one another best, each as one change."""
+    base = _by_start(context.dev)
+    able = [item for item in context.standings if item.candidate_id and item.dev and item.lead >= LEAST_LEAD]
+    pairs = [(_apart(one, other, base), one, other) for one, other in combinations(able, 2) if _differ(one, other)]
+    best = sorted((pair for pair in pairs if pair[0] >= WINS_APART), key=lambda pair: -pair[0])[:MOST]
+    return [_crossed(one, other, apart) for apart, one, other in best]
+
+
+def _crossed(one: Standing, other: Standing, apart: int) -> Option:
+    """Return both changes; where they want the same, the one that leads has it."""
+    weaker, stronger = sorted((one, other), key=lambda item: item.lead)
+    changes: dict[str, Value] = {**weaker.changes, **stronger.changes}
+    files = {**weaker.files, **stronger.files}
+    parents = tuple(sorted((one.candidate_id, other.candidate_id)))
+    says = f"candidates {parents[0]} and {parents[1]} win from different starts, and together from both"
+    return Option("crossover", changes, float(apart), files, says, parents)
+
+
+def _apart(one: Standing, other: Standing, base: dict[str, float]) -> int:
+    """Return from how many starts exactly one of two candidates beats the incumbent; 0 unless each does from some."""
+    won, lost = _wins(one, base), _wins(other, base)
+    return len(won ^ lost) if won - lost and lost - won else 0
+
+
+def _wins(item: Standing, base: dict[str, float]) -> set[str]:
+    return {start for start, rate in _by_start(item.dev).items() if rate > base.get(start, 1.0) and rate > 0.5}
+
+
+def _by_start(dev: tuple[DevResult, ...]) -> dict[str, float]:
+    """Return the share of successes by start."""
+    results = defaultdict(list)
+    for item in dev:
+        results[item.start_id].append(item.success)
+    return {start: float(np.mean(successes)) for start, successes in results.items()}
+
+
+def _differ(one: Standing, other: Standing) -> bool:
+    """Return whether two changes together are more than either of them."""
+    changes = {**one.changes, **other.changes}
+    return changes not in (one.changes, other.changes) or bool(set(one.files) ^ set(other.files))

@@ -1,0 +1,42 @@
+"""All that leads against the incumbent, as one change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.evolution.ideas import ResearchContext
+from coordinator.research.option import Option
+from coordinator.research.programs import joined, steps_in
+from coordinator.research.reading import HELP_WEIGHT
+from policies.interface import Value
+from policies.skills.program import PROGRAM, write_steps
+from policies.space import PolicySpace
+
+MERGE_LEAD = 1.2  # an idea is merged that leads the incumbent by so many standard deviations
+
+
+def merges(space: PolicySpace, context: ResearchContext) -> list[Option]:
+    """Return all changes that lead against the incumbent as one; none unless there are two.
+
+    Where two want the same parameter or file, the stronger has it; steps that two put into the program are all in it.
+    """
+    leading = sorted((item for item in context.standings if item.lead >= MERGE_LEAD), key=lambda item: item.lead)
+    changes: dict[str, Value] = {}
+    files: dict[str, bytes] = {}
+    for item in leading:
+        changes |= item.changes
+        files |= _with_program(space, context, files, item.files)
+    if len(leading) < 2 or any((changes, files) == (item.changes, item.files) for item in context.standings):
+        return []
+    parents = tuple(sorted({item.candidate_id for item in leading} - {0}))
+    says = f"what changes {', '.join(sorted(files))}" if files else ""
+    return [Option("merge", changes, 1.0 + HELP_WEIGHT, files, says, parents)]
+
+
+def _with_program(
+    space: PolicySpace, context: ResearchContext, weaker: Mapping[str, bytes], stronger: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Return the stronger's files, its program with the weaker's steps in it where that is possible."""
+    base, one, other = steps_in(context.files), steps_in(weaker), steps_in(stronger)
+    both = joined(base, other, one, space.skills) if base and one and other else None
+    return {**stronger, PROGRAM: write_steps(both)} if both else dict(stronger)
