@@ -34,8 +34,9 @@ from edge.tasks.pin_insertion.task import (
     judge,
 )
 from edge.trials.robot import Bench, StationRobot
-from policies.pin_insertion.policy import run
+from policies.pin_insertion.policy import AGAIN, SKILLS, follow
 from policies.skills.insertion import Hand, descend
+from policies.skills.program import PROGRAM, check, insertions, read_steps
 from policies.skills.wrench import jacobian
 from policies.space import load_space
 
@@ -44,11 +45,12 @@ MISSED = Terms(0.0, 0.003, 0.001, 10.0, 0.0)
 START = {"x_off_m": 0.012, "y_off_m": -0.008, "height_m": 0.015}
 POLICY = Path(__file__).parents[2] / "policies" / "pin_insertion"
 TUNED = {
-    "close_encoder_loop": True, "hold_upright": True, "spiral_search": True, "settle_above": True,
-    "average_looks": True, "look_at_touch": True, "wait_at_dips": True, "descend_speed_m_s": 0.02,
-    "contact_force_n": 5.0, "press_force_n": 8.0, "search_force_n": 2.0, "approach_height_m": 0.008,
-    "search_radius_m": 0.003, "search_pitch_m": 0.0006, "search_speed_m_s": 0.005, "tries": 3.0,
+    "close_encoder_loop": True, "hold_upright": True, "average_looks": True, "wait_at_dips": True,
+    "descend_speed_m_s": 0.02, "contact_force_n": 5.0, "press_force_n": 8.0, "search_force_n": 2.0,
+    "approach_height_m": 0.008, "search_radius_m": 0.003, "search_pitch_m": 0.0006, "search_speed_m_s": 0.005,
+    "tries": 3.0,
 }  # fmt: skip
+TUNED_STEPS = ("look", "above", "settle", "descend", "look_at_touch", "spiral", "press", "again")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_tuned_policy_puts_the_pin_in_the_judge_agrees_and_the_reset_pulls_it_
     here.robot.begin(90.0)
     task.reset(here.robot, START)
     here.robot.begin(task.time_limit_s)
-    run(here.robot, load_space(POLICY).complete(TUNED))
+    follow(here.robot, load_space(POLICY).complete(TUNED), TUNED_STEPS)
     assert here.world.truth()[0] > SEATED_M
     here.robot.begin(30.0)
     verdict = task.verify(here.robot, START)
@@ -252,4 +254,31 @@ def test_what_ships_says_what_may_be_varied() -> None:
     assert not any(space.defaults()[idea.name] for idea in space.ideas)
     space.validate(TUNED)
     classes = {"missed", "shallow", "short", "beside", "forced", "timeout"}
-    assert {word for item in space.items for word in item.helps} <= classes
+    assert {word for item in (*space.items, *space.skills) for word in item.helps} <= classes
+
+
+def test_the_program_that_ships_is_naive_and_the_tuned_one_is_four_single_steps_away() -> None:
+    skills = load_space(POLICY).skills
+    assert {skill.name for skill in skills} == {*SKILLS, AGAIN}
+    steps = read_steps((POLICY / PROGRAM).read_bytes())
+    assert steps == ("look", "above", "descend", "press")
+    for name in ("settle", "look_at_touch", "spiral", "again"):
+        [steps] = [
+            longer
+            for longer in insertions(steps, skills)
+            if tuple(step for step in TUNED_STEPS if step in (*steps, name)) == longer
+        ]
+    check(steps, skills)
+    assert steps == TUNED_STEPS
+
+
+def test_every_program_that_is_one_step_longer_comes_down_on_the_socket(here: Here) -> None:
+    space = load_space(POLICY)
+    naive = read_steps((POLICY / PROGRAM).read_bytes())
+    params = space.complete(TUNED | {"search_radius_m": 0.0005, "tries": 2.0})
+    for steps in insertions(naive, space.skills):
+        here.robot.begin(90.0)
+        PinInsertion().reset(here.robot, START)
+        here.robot.begin(60.0)
+        follow(here.robot, params, steps)
+        assert here.robot.observe().tool_position_m[2] < SOCKET_TOP_M + 0.003
