@@ -16,6 +16,7 @@ from rich.console import Console
 from coordinator.enrol_cli import enrol_app
 from coordinator.errors import CoordinatorError
 from coordinator.keys_cli import keys_app
+from coordinator.methods_cli import methods
 from coordinator.push_cli import push_policy
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(enrol_app, name="enrol")
 app.command("push-policy")(push_policy)
+app.command()(methods)
 FAILED = 1
 REFUSED = 2
 INTERRUPTED = 130
