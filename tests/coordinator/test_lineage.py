@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import signal
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -213,3 +218,43 @@ def test_what_is_no_commit_is_refused_in_one_line(shared: Lineage, commit: str) 
 def test_what_is_no_bundle_s_name_is_refused(shared: Lineage, bundle: str) -> None:
     with pytest.raises(LineageError, match="is no bundle's name"):
         shared.commit_of(bundle)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from coordinator.evolution.lineage import Lineage
+made = Lineage(Path(sys.argv[1]))
+print("open", flush=True)
+for number in range(1000):
+    commit = made.commit({"a.py": b"x" * number}, [made.incumbent] if made.incumbent else [], "Step.\\n", number)
+    made.name(f"{number:064x}", commit)
+    made.accept(f"{number:064x}")
+"""
+
+
+def test_a_kill_at_any_moment_leaves_every_ref_whole_and_the_next_process_goes_on(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    folder = tmp_path / "policies.git"
+    for _ in range(8):
+        command = [sys.executable, "-c", CHILD, str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"open\n"
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(rng.uniform(0.0, 0.4))
+            os.killpg(child.pid, signal.SIGKILL)  # its git too
+        made = Lineage(folder)
+        refs = log(folder, "--all", "--format=%H").split() if made.incumbent else []
+        for commit in refs[:3]:
+            assert set(made.files(commit)) in ({"a.py"}, set(FILES))
+        last = made.commit(FILES, refs[:1], "Goes on.\n", 1)
+        made.name(ONE, last)
+        made.accept(ONE)
+        assert made.incumbent == last
+    assert made.commit_of("0" * 64) is not None  # it was not always killed too soon
+    subprocess.run(
+        ["git", "-C", str(folder), "-c", f"safe.directory={folder}", "fsck", "--strict"],
+        check=True,
+        capture_output=True,
+    )
