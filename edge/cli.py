@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and check one station.", rich_markup_mode=None)
 CHECK_FAILED, CONFIGURATION_REFUSED = 1, 2
 LOOK_S = 0.2
+REAL = "real"
+# Whatever is no real arm: what it is, and its process.
+KINDS = {
+    "emulated": ("an emulated station", "edge.emulation"),
+    "gymnasium": ("a Gymnasium environment (no arm, so no control and no guard)", "edge.gym_station"),
+}
 
 
 @app.command()
@@ -37,7 +43,8 @@ def run(
 ) -> None:
     """Run a station until Ctrl-C, which stows the arm and damps it there.
 
-    An emulated station runs trials. A real one holds its measured pose and follows setpoints.
+    An emulated station runs trials, and so does one that is a Gymnasium environment, which has no arm to stow. A real
+    one holds its measured pose and follows setpoints.
 
     Exit code 2: something is wrong that no new start cures, and the last line says what.
 
@@ -49,16 +56,17 @@ def run(
     """
     from edge.supervisor import supervise
 
-    if _is_emulated(folder):
+    if (kind := _kind(folder)) != REAL:
+        what, module = KINDS[kind]
         if mock or read_only:
-            _refuse(f"{folder} is an emulated station: run it without --mock and --read-only")
+            _refuse(f"{folder} is {what}: run it without --mock and --read-only")
         print(
-            f"{folder}: an emulated station runs the trials that its coordinator asks for, until Ctrl-C; its log"
+            f"{folder}: {what} runs the trials that its coordinator asks for, until Ctrl-C; its log"
             f" follows here, its trials are in {folder / 'ledger.db'}, what it does now in {folder / 'status.json'}",
             file=sys.stderr,
         )
         logging_setup()
-        raise typer.Exit(supervise([_module("edge.emulation", folder, pace), _module("edge.uplink", folder)]))
+        raise typer.Exit(supervise([_module(module, folder, pace), _module("edge.uplink", folder)]))
 
     from edge.station import StationError, load_station
 
@@ -119,19 +127,25 @@ def make_stations(
     folder: Annotated[Path, typer.Argument(help="where to put the station folders")],
     count: Annotated[int, typer.Option(min=1, max=64)] = 4,
     seed: Annotated[int, typer.Option(min=0, help="draws each bench's hidden deviations")] = 1,
-    task: Annotated[str, typer.Option()] = "push_t",
+    task: Annotated[str, typer.Option(help="push_t, pin_insertion, or gym_pusht in its own environment")] = "push_t",
     connect: Annotated[str, typer.Option(help="the coordinator's endpoint")] = "tcp/127.0.0.1:7447",
     trust: Annotated[Path | None, typer.Option(help="the lab's root.json, whose policies may run")] = None,
 ) -> None:
     """Write the folders of emulated stations and print their names as JSON; existing files are left alone.
 
+    Of a task that is a Gymnasium environment each station is that environment.
+
     Example: enpire-edge make-stations stations --count 4 --trust root.json
     """
     from edge.emulation.stations import make_stations as write
+    from edge.gym_station.stations import ENVIRONMENTS, make_gym_stations
     from edge.station import StationError
 
     try:
-        print(json.dumps(write(folder, count, seed, task, connect, trust)))
+        if task in ENVIRONMENTS:
+            print(json.dumps(make_gym_stations(folder, count, task, connect, trust)))
+        else:
+            print(json.dumps(write(folder, count, seed, task, connect, trust)))
     except StationError as error:
         _refuse(str(error))
 
@@ -189,7 +203,8 @@ def check(
 
     Example: enpire-edge check stations/station-1
     """
-    command = [sys.executable, "-m", "edge.emulation", "--check", *([str(folder)] if folder else [])]
+    module = KINDS["gymnasium" if folder is not None and _kind(folder) == "gymnasium" else "emulated"][1]
+    command = [sys.executable, "-m", module, "--check", *([str(folder)] if folder else [])]
     if subprocess.run(command, check=False).returncode != 0:
         raise typer.Exit(CONFIGURATION_REFUSED)
     print("ready")
@@ -206,17 +221,19 @@ def _module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", name, *map(str, arguments)]
 
 
-def _is_emulated(folder: Path) -> bool:
-    """Return whether a station's file asks for emulation and no real arm, whatever else is right or wrong with it.
+def _kind(folder: Path) -> str:
+    """Return which of KINDS a station's file asks for and no real arm, else REAL; whatever else is wrong with it.
 
     Its own process checks the rest. To load the station here would keep the kernels' compiler in memory for as long as
     the station runs. A file that asks for both is loaded here, to be refused before a process is started.
     """
     try:
         asked = tomllib.loads((folder / "station.toml").read_text())
-        return "emulation" in asked and "can" not in asked
     except (OSError, ValueError):  # who loads it says why
-        return False
+        return REAL
+    if "can" in asked:
+        return REAL
+    return "emulated" if "emulation" in asked else "gymnasium" if "station" in asked else REAL
 
 
 def _mock_socket(station: Station) -> Path:

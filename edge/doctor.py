@@ -30,6 +30,7 @@ from edge.control.realtime import PRIORITY
 from edge.disk import Rung, Space, disk_space, usage
 from edge.doctor_trust import check_trust
 from edge.finding import FAILED, OK, SKIPPED, WARNING, Finding
+from edge.gym_station.check import check_environment
 from edge.messages import MOTORS
 from edge.retention import TRIAL_ROOM_MB, outlook_of, reserve_of
 from edge.sandbox.process import SandboxError, layers
@@ -103,12 +104,16 @@ def examine(
     except (StationError, CalibrationError) as error:
         yield Finding("station files", FAILED, str(error))
         return
-    yield Finding("station files", OK, f"{station.name}: {station.arm.name}, task {station.task}")
+    what = station.arm.name if station.gym is None else station.gym.environment
+    yield Finding("station files", OK, f"{station.name}: {what}, task {station.task}")
     yield from _copied(station)
     yield _disk(station, space(folder))
     yield from _limits()
     yield from _cage()
     yield from check_trust(station, time.time())
+    if station.gym is not None:
+        yield from check_environment(station.gym)
+        return
     try:
         patient = emulated(station) if emulated is not None else RealArm(open_bus(_can(station)))
     except BridgeError as error:

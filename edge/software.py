@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("enpire", "numpy", "numba", "mujoco", "opencv-python-headless")
+PACKAGES = ("enpire", "numpy", "numba", "mujoco", "opencv-python-headless", "gymnasium", "gym-pusht", "pymunk")
 
 
 def versions() -> str:

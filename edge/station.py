@@ -2,7 +2,8 @@
 
 - Units are part of every key; an unknown key is an error, because a misspelt limit must not become no limit.
 - The site's limits can only narrow the arm's own.
-- A station is either emulated (`[emulation]`) or has a motor bus (`[can]`).
+- A station is either emulated (`[emulation]`) or has a motor bus (`[can]`); or it is a Gymnasium environment
+  (`[station] kind = "gymnasium"`), with no arm at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from calibration.records import Calibration, load_calibration
 from edge.activation.gates import Gates
 from edge.arm import ArmModel, Payload, body_of, load_arm
+from edge.gym_station.spec import GymSpec, SpecError, read_spec
 from edge.messages import CONTROL_HZ
 from edge.records import EDGE_NAME
 from firmware_bridge import slcan, usb2can
@@ -128,6 +130,7 @@ class Station:
     storage: Storage
     gates: Gates  # that a new policy has to pass here
     station_hash: str
+    gym: GymSpec | None = None  # of a station without an arm; its arm, limits and tool then bind nothing
 
     @property
     def body(self) -> np.ndarray:
@@ -182,20 +185,14 @@ def _missing(folder: Path) -> str:
 
 
 def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
+    if "station" in raw:
+        return _armless(folder, raw, sha256)
     _keys(raw, "", {"name", "task", "arm", "limits", "tool", "workspace", "coordinator"}, OPTIONAL_TABLES)
     if _text(raw["arm"], "arm") not in ARMS:
         raise StationError(f"arm is {raw['arm']!r}; known: {', '.join(ARMS)}")
     arm = load_arm()
     tool = raw["tool"]
     _keys(tool, "tool", {"name", "length_m", "mass_kg"})
-    box = raw["workspace"]
-    _keys(box, "workspace", {"x_m", "y_m", "z_m"})
-    ranges = [_numbers(box[axis], f"workspace.{axis}", 2) for axis in ("x_m", "y_m", "z_m")]
-    for axis, (low, high) in zip("xyz", ranges, strict=True):
-        if not -1.5 <= low < high <= 1.5:
-            raise StationError(f"workspace.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
-    coordinator = raw["coordinator"]
-    _keys(coordinator, "coordinator", {"endpoint"})
     if ("emulation" in raw) == ("can" in raw):
         raise StationError("wants one of [can] (a real arm) and [emulation], and not both")
     return Station(
@@ -209,8 +206,8 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
             _number(tool["length_m"], "tool.length_m", 0.0, 0.5),
             _number(tool["mass_kg"], "tool.mass_kg", 0.0, 2.0),
         ),
-        workspace=Box(np.array([low for low, _ in ranges]), np.array([high for _, high in ranges])),
-        endpoint=_text(coordinator["endpoint"], "coordinator.endpoint"),
+        workspace=_workspace(raw["workspace"]),
+        endpoint=_endpoint(raw["coordinator"]),
         calibration=load_calibration(folder / "calibration.toml"),
         can=_can(raw["can"]) if "can" in raw else None,
         emulation=_emulation(raw["emulation"], folder) if "emulation" in raw else None,
@@ -219,6 +216,52 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
         gates=_gates(raw.get("rollout", {})),
         station_hash=sha256,
     )
+
+
+def _armless(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
+    """Return a station that is a Gymnasium environment."""
+    wanted = {"name", "task", "station", "gymnasium", "workspace", "coordinator"}
+    _keys(raw, "", wanted, {"recording", "storage", "rollout"})
+    _keys(raw["station"], "station", {"kind"})
+    if raw["station"]["kind"] != "gymnasium":
+        raise StationError(f"station.kind is {raw['station']['kind']!r}; known: gymnasium")
+    try:
+        spec = read_spec(raw["gymnasium"])
+    except SpecError as error:
+        raise StationError(str(error)) from error
+    arm = load_arm()
+    return Station(
+        folder=folder,
+        name=_name(raw["name"]),
+        task=_text(raw["task"], "task"),
+        arm=arm,
+        limits=arm.limits,
+        tool=Tool("none", 0.0, 0.0),
+        workspace=_workspace(raw["workspace"]),
+        endpoint=_endpoint(raw["coordinator"]),
+        calibration=load_calibration(folder / "calibration.toml"),
+        can=None,
+        emulation=None,
+        recording=_recording(raw.get("recording", {})),
+        storage=_storage(raw.get("storage", {}), emulated=True),
+        gates=_gates(raw.get("rollout", {})),
+        station_hash=sha256,
+        gym=spec,
+    )
+
+
+def _workspace(box: Any) -> Box:
+    _keys(box, "workspace", {"x_m", "y_m", "z_m"})
+    ranges = [_numbers(box[axis], f"workspace.{axis}", 2) for axis in ("x_m", "y_m", "z_m")]
+    for axis, (low, high) in zip("xyz", ranges, strict=True):
+        if not -1.5 <= low < high <= 1.5:
+            raise StationError(f"workspace.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
+    return Box(np.array([low for low, _ in ranges]), np.array([high for _, high in ranges]))
+
+
+def _endpoint(coordinator: Any) -> str:
+    _keys(coordinator, "coordinator", {"endpoint"})
+    return _text(coordinator["endpoint"], "coordinator.endpoint")
 
 
 def _can(raw: Mapping[str, Any]) -> Can:

@@ -6,9 +6,7 @@ import logging
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -22,11 +20,10 @@ from edge.emulation.world import NoGraphics, World
 from edge.ledger import Ledger, LedgerError
 from edge.messages import ArmState, Setpoint
 from edge.planning.kinematics import chain_of
-from edge.records import Assignment
 from edge.retention import Retention
 from edge.sandbox.process import PolicyHost, SandboxError
 from edge.station import Station, StationError, load_station
-from edge.status import Status, write_status
+from edge.trials.board import Board, open_journal
 from edge.trials.judges import TASKS
 from edge.trials.robot import Bench, StationRobot
 from edge.trials.rollout import Rollout
@@ -36,51 +33,6 @@ from policies.interface import ToolTarget
 
 LOG = logging.getLogger("edge.emulation")
 POLL_S = 0.02
-BEAT_S = 0.5
-
-
-class Board:
-    """The station's status file, kept fresh while the arm moves."""
-
-    def __init__(self, station: Station, bench: EmulatedBench, retention: Retention) -> None:
-        self._station = station
-        self._bench = bench
-        self._retention = retention
-        self._said: tuple[str, str, Assignment | None, int] = ("starting", "", None, 0)
-        self._written_s = 0.0
-
-    def say(self, state: str, detail: str, assignment: Assignment | None, sequence: int) -> None:
-        """Note a state; write it at once when it is another one than before."""
-        changed = (state, detail) != self._said[:2]
-        self._said = (state, detail, assignment, sequence or self._said[3])
-        if changed:
-            self._write()
-
-    def beat(self) -> None:
-        """Write again when the last time is a while ago."""
-        if time.monotonic() - self._written_s > BEAT_S:
-            self._write()
-
-    def _write(self) -> None:
-        self._written_s = time.monotonic()
-        state, detail, assignment, sequence = self._said
-        outlook = self._retention.outlook
-        status = Status(
-            edge=self._station.name,
-            state=state,
-            detail=detail,
-            bundle="" if assignment is None else assignment.bundle,
-            start_id="" if assignment is None else assignment.start_id,
-            sequence=sequence,
-            station_time_s=self._bench.now_s,
-            wall_unix_s=time.time(),
-            memory_mb=0.0,  # the uplink measures all of the station's processes
-            free_mb=None if outlook is None else outlook.space.free_mb,
-            rung="" if outlook is None else outlook.rung,
-            trials_left=None if outlook is None else outlook.trials_left,
-        )
-        with suppress(OSError):  # a full disk; the next status says more than this one
-            write_status(self._station.folder / "status.json", status)
 
 
 def run(station: Station, pace: float) -> None:
@@ -95,7 +47,7 @@ def run(station: Station, pace: float) -> None:
         world = World(station, station.emulation.seed, faults)
         try:
             bench = EmulatedBench(station, world, pace)
-            board = Board(station, bench, retention)
+            board = Board(station, lambda: bench.now_s, retention)
 
             def wait() -> None:
                 board.beat()
@@ -109,26 +61,12 @@ def run(station: Station, pace: float) -> None:
             # A full disk may have no room for the files that a ledger is opened with.
             with (
                 retention.insist(lambda: Ledger(station.folder / "ledger.db", station.name), again) as ledger,
-                _open_journal(station.folder, again) as journal,
+                open_journal(station.folder, again) as journal,
             ):
                 work(_rig(station, bench, board, host, ledger, journal, retention, stop, wait))
             board.say("stopped", "", None, 0)
         finally:
             world.close()
-
-
-def _open_journal(folder: Path, again: Callable[[str], bool]) -> Journal:
-    """Open the journal of what may run here, waiting where the disk has no room for it.
-
-    Raises:
-        ActivationError: it cannot be opened, and a stop came.
-    """
-    while True:
-        try:
-            return Journal(folder / "activation.db")
-        except ActivationError as error:
-            if not again(str(error)):
-                raise
 
 
 def _rig(

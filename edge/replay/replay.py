@@ -33,6 +33,8 @@ def replay(recording: Path, station_dir: Path, say: Callable[[str], None] = lamb
         StationError, CalibrationError: the station's files cannot be used.
     """
     station, recorded = load_station(station_dir), read_recording(recording)
+    if station.gym is not None:
+        raise ReplayError(f"{station_dir} is a Gymnasium environment: without arm and camera nothing can be replayed")
     say("control")
     control = replay_control(station, recorded)
     say("perception")

@@ -1,11 +1,15 @@
 """The Robot of one station: turns a policy's targets into setpoints, and the camera's pictures into scenes.
 
+`TrialRobot` is what every station's robot does: the clock of an attempt, its recording, its end. `StationRobot` adds an
+arm.
+
 It checks what control and guard cannot know: whether a pose can be reached, whether the tool stays in the workspace,
 whether the trial's time is used up. It never repairs a target.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +45,10 @@ class TimeUp(TrialOver):
     """The attempt used up its station time."""
 
 
+class EpisodeOver(TrialOver):
+    """The attempt has come to its natural end, and the judge says how; no fault of the policy's."""
+
+
 class SafetyStop(TrialOver):
     """Control or guard refused to go on; the message says why."""
 
@@ -55,7 +63,8 @@ class Bench:
 
     advance: Callable[[Setpoint], ArmState]
     state: Callable[[], ArmState]
-    look: Callable[[], tuple[NDArray[np.uint8], Scene]]  # the picture (height, width, 3) and what it shows
+    # The picture (height, width, 3), None where none is kept, and what it shows.
+    look: Callable[[], tuple[NDArray[np.uint8] | None, Scene]]
     stop_asked: Callable[[], bool]
     restart: Callable[[], None]  # after a fault: enable again, holding the measured pose
     limit: Callable[[Station], None]  # allow from now on what this station's limits and body allow
@@ -69,12 +78,11 @@ class Tape:
     scenes: list[tuple[int, Scene]] = field(default_factory=list)  # station time in ns, and what the picture showed
 
 
-class StationRobot:
-    """Implements `policies.interface.Robot` on a bench."""
+class TrialRobot(ABC):
+    """Implements `policies.interface.Robot` on a bench, but for what the robot is made of."""
 
-    def __init__(self, bench: Bench, chain: ToolChain, station: Station, gripper_m: float) -> None:
+    def __init__(self, bench: Bench, station: Station, gripper_m: float) -> None:
         self._bench = bench
-        self._chain = chain
         self._station = station
         self._workspace = station.workspace
         self._gripper_m = gripper_m
@@ -112,15 +120,17 @@ class StationRobot:
         if self.recording is not None:  # the pose that a replay begins from
             self.recording.joints(state.time_ns, self._observation(state))
 
+    @abstractmethod
     def why_unfit(self, station: Station) -> str:
-        """Return why the arm cannot begin within these limits where it stands now, empty where it can."""
-        state, limits = self._bench.state(), station.limits
-        inside = (limits.lower_rad <= state.position_rad) & (state.position_rad <= limits.upper_rad)
-        if not inside.all():
-            joint = int(np.argmin(inside))
-            return f"joint {joint + 1} stands at {state.position_rad[joint]:.3f} rad, outside the bundle's limits"
-        slow = np.abs(state.velocity_rad_s) <= limits.velocity_rad_s
-        return "" if slow.all() else f"joint {int(np.argmin(slow)) + 1} moves faster than the bundle's limits allow"
+        """Return why the robot cannot begin within these limits where it stands now, empty where it can."""
+
+    @abstractmethod
+    def _joints_of(self, target: JointTarget | ToolTarget) -> Array:
+        """Return the setpoint (6,) of a target, or raise OutOfReach."""
+
+    @abstractmethod
+    def _observation(self, state: ArmState) -> Observation:
+        """Return what a policy sees of a measured moment."""
 
     def glance(self) -> tuple[ArmState, Scene]:
         """Return where the arm stands and what the camera shows, between two stretches of work."""
@@ -159,7 +169,8 @@ class StationRobot:
         scene = Scene((now_ns - self._began_ns) * 1e-9, found.objects)
         if self.recording is not None:
             self.recording.scene(now_ns, scene)
-            self.recording.picture(now_ns, picture)
+            if picture is not None:
+                self.recording.picture(now_ns, picture)
         if self.tape is not None:
             self.tape.scenes.append((now_ns, scene))
         return scene
@@ -193,6 +204,24 @@ class StationRobot:
             self.log("fault" if isinstance(why, SafetyStop) else "over", str(why))
         self.over = why
         raise why
+
+
+class StationRobot(TrialRobot):
+    """The robot of a station with an arm."""
+
+    def __init__(self, bench: Bench, chain: ToolChain, station: Station, gripper_m: float) -> None:
+        super().__init__(bench, station, gripper_m)
+        self._chain = chain
+
+    def why_unfit(self, station: Station) -> str:
+        """Return why the arm cannot begin within these limits where it stands now, empty where it can."""
+        state, limits = self._bench.state(), station.limits
+        inside = (limits.lower_rad <= state.position_rad) & (state.position_rad <= limits.upper_rad)
+        if not inside.all():
+            joint = int(np.argmin(inside))
+            return f"joint {joint + 1} stands at {state.position_rad[joint]:.3f} rad, outside the bundle's limits"
+        slow = np.abs(state.velocity_rad_s) <= limits.velocity_rad_s
+        return "" if slow.all() else f"joint {int(np.argmin(slow)) + 1} moves faster than the bundle's limits allow"
 
     def _joints_of(self, target: JointTarget | ToolTarget) -> Array:
         if isinstance(target, JointTarget):

@@ -25,7 +25,7 @@ from edge.planning.kinematics import ToolChain
 from edge.records import Assignment, Lease, Trial
 from edge.sandbox.process import PolicyHost
 from edge.station import Station
-from edge.trials.robot import StationRobot, Tape
+from edge.trials.robot import Tape, TrialRobot
 from edge.trials.shadow import ShadowRun, run_shadow, still
 from edge.trust.errors import TrustError
 from edge.trust.floor import FILE as FLOOR
@@ -49,10 +49,10 @@ class Rollout:
         host: PolicyHost,
         ledger: Ledger,
         journal: Journal,
-        robot: StationRobot,
-        chain: ToolChain,
+        robot: TrialRobot,
+        chain: ToolChain | None,
     ) -> None:
-        """Take up what the ledger knows; the robot only ever shows where the arm stands."""
+        """Take up what the ledger knows; the robot only ever shows where the arm stands, None the chain of no arm."""
         self._station, self._host, self._ledger, self._journal = station, host, ledger, journal
         self._robot, self._chain = robot, chain
         # Number in order, bundle, purpose, how; apart, so that no lease pushes out what a canary has shown.

@@ -30,7 +30,7 @@ from edge.station import RecordingTier, Station
 from edge.tasks.task import Readiness, Task, Verdict
 from edge.trials.aftermath import forget, forget_all, keep, recording_path, rescue, seal_kept
 from edge.trials.recorder import Recorder
-from edge.trials.robot import SafetyStop, StationRobot, StopAsked, Tape, TimeUp
+from edge.trials.robot import EpisodeOver, SafetyStop, StopAsked, Tape, TimeUp, TrialRobot
 from edge.trials.rollout import Rollout
 from policies.bundle import BundleError, Manifest, read_unpacked
 from policies.interface import OutOfReach, TrialOver
@@ -52,7 +52,7 @@ class Rig:
 
     station: Station
     task: Task
-    robot: StationRobot
+    robot: TrialRobot
     host: PolicyHost
     ledger: Ledger
     retention: Retention
@@ -345,12 +345,12 @@ def _conclude(blank: Trial, verdict: Verdict, end: PolicyEnd, over: TrialOver | 
 
 
 def _policy_fault(end: PolicyEnd, over: TrialOver | None) -> str:
-    """Return the failure class of a policy that did not end by itself, empty for one that did."""
+    """Return the failure class of a policy that did not end by itself, empty for one that did or had no need to."""
     if isinstance(over, TimeUp):
         return "timeout"
     if isinstance(over, SafetyStop):
         return "safety"
-    return "" if end.kind == "finished" else end.kind
+    return "" if end.kind == "finished" or isinstance(over, EpisodeOver) else end.kind
 
 
 def _identity(assignment: Assignment, blank: Trial) -> str:

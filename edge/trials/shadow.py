@@ -20,7 +20,8 @@ from edge.messages import ArmState, Setpoint
 from edge.planning.kinematics import ToolChain
 from edge.sandbox.process import PolicyEnd, PolicyHost
 from edge.station import Station
-from edge.trials.robot import Bench, StationRobot, Tape, TimeUp
+from edge.trials.armless import ArmlessRobot
+from edge.trials.robot import Bench, StationRobot, Tape, TimeUp, TrialRobot
 from policies.bundle import Manifest
 from policies.interface import POLICY_HZ, Array, Scene
 
@@ -52,15 +53,21 @@ def still(state: ArmState, scene: Scene, steps: int = STILL_STEPS) -> Tape:
 
 
 def run_shadow(
-    host: PolicyHost, folder: Path, manifest: Manifest, tape: Tape, station: Station, chain: ToolChain
+    host: PolicyHost, folder: Path, manifest: Manifest, tape: Tape, station: Station, chain: ToolChain | None
 ) -> ShadowRun:
     """Run the policy in `folder` on a tape, within the limits of `station`, already narrowed by its envelope.
+
+    `chain` is None where the station has no arm.
 
     Raises:
         SandboxError: no policy process can be started here.
     """
     player = _Player(tape, station)
-    robot = StationRobot(player.bench, chain, station, gripper_m=0.0)
+    robot: TrialRobot = (
+        ArmlessRobot(player.bench, station)
+        if chain is None
+        else StationRobot(player.bench, chain, station, gripper_m=0.0)
+    )
     robot.begin(len(tape.states) / POLICY_HZ + 1.0)
     end = host.run(folder, manifest.entry, manifest.params, robot, manifest.resources)
     return ShadowRun(end, player.at, player.breaches, np.array(player.gaps_s))
@@ -70,7 +77,7 @@ class _Player:
     """Plays a tape as a bench."""
 
     def __init__(self, tape: Tape, station: Station) -> None:
-        self._tape, self._limits = tape, station.limits
+        self._tape, self._limits, self._has_arm = tape, station.limits, station.gym is None
         self._seen_ns = [time_ns for time_ns, _ in tape.scenes]
         self._answered_s = 0.0
         self.at = 0
@@ -91,7 +98,7 @@ class _Player:
             raise TimeUp("the tape is over")
         limits = self._limits
         inside = (limits.lower_rad <= setpoint.position_rad) & (setpoint.position_rad <= limits.upper_rad)
-        self.breaches += not inside.all()
+        self.breaches += self._has_arm and not inside.all()
         self.at += 1
         self._answered_s = time.monotonic()
         return self._state()
