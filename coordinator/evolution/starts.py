@@ -90,10 +90,17 @@ def draw_pin_insertion(rng: np.random.Generator) -> tuple[float, float, float]:
     return round(away * np.cos(side), 4), round(away * np.sin(side), 4), round(height, 4)
 
 
-Draw = Callable[[np.random.Generator], tuple[float, float, float]]
-LISTS: dict[str, tuple[tuple[str, str, str], Draw]] = {
+def draw_gym_pusht(rng: np.random.Generator) -> tuple[float, ...]:
+    """Return what gym-pusht's own reset draws, in pixels: where the tool and the block are put down, and how turned."""
+    tool, block = rng.integers(50, 450, 2), rng.integers(100, 400, 2)
+    return *map(float, tool), *map(float, block), round(rng.uniform(-np.pi, np.pi), 4)
+
+
+Draw = Callable[[np.random.Generator], tuple[float, ...]]
+LISTS: dict[str, tuple[tuple[str, ...], Draw]] = {
     "push_t": (("x_m", "y_m", "yaw_rad"), draw_push_t),
     "pin_insertion": (("x_off_m", "y_off_m", "height_m"), draw_pin_insertion),
+    "gym_pusht": (("agent_x", "agent_y", "block_x", "block_y", "block_angle"), draw_gym_pusht),
 }
 
 
