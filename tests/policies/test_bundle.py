@@ -163,7 +163,7 @@ def test_only_python_toml_and_json_files_travel(folder: Path) -> None:
     write(folder / "__pycache__", {"policy.pyc": b"old"})
     write(folder, {"README.md": b"words", "policy.py~": b"backup", "grip.onnx": b"weights"})
     assert build(folder) == GOOD
-    learned = {"program.toml": b"steps = []\n", "pushes.json": b"[1.5]\n"}
+    learned = {"grips.json": b"{}", "program.toml": b"steps = []\n", "pushes.json": b"[1.5]\n"}
     write(folder, learned)
     assert opened(build(folder)).files == FILES | learned
 
