@@ -1,7 +1,9 @@
-"""Writes down what a new edge must be given: its name, a secret, where the coordinator is, and whom to believe."""
+"""Writes down what a new edge must be given: name, secret, where the coordinator is, whom to believe, what is past."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from coordinator.enrolment import Enrolment, EnrolmentRefused, database_of
@@ -9,6 +11,9 @@ from coordinator.publish.authority import FOLDER as AUTHORITY_FOLDER
 from coordinator.publish.authority import Authority
 from coordinator.publish.publisher import FOLDER as TRUST_FOLDER
 from coordinator.publish.repository import Repository
+from coordinator.publish.stations import newest_number
+from coordinator.store import FILE
+from edge.records import RecordError, order_from_json
 from edge.wire.ticket import Ticket
 
 HOUR_S = 3600.0
@@ -39,8 +44,9 @@ def make_ticket(run: Path, edge: str, hours: float, now_unix_s: float, endpoint:
             found = (known[0], door or known[1])
         for item in found:
             _check(item)
+        number = _newest_number(run, repository, edge)
         secret = enrolment.ticket(edge, hours, now_unix_s).hex()
-    return Ticket(edge, secret, now_unix_s + hours * HOUR_S, *found, authority, repository.root().decode())
+    return Ticket(edge, secret, now_unix_s + hours * HOUR_S, *found, authority, repository.root().decode(), number)
 
 
 def next_port(endpoint: str) -> str:
@@ -52,6 +58,21 @@ def next_port(endpoint: str) -> str:
     _check(endpoint)
     host, _, port = endpoint.rpartition(":")
     return f"{host}:{int(port) + 1}"
+
+
+def _newest_number(run: Path, repository: Repository, edge: str) -> int:
+    """Return the number of the newest order for an edge, as far as the run knows.
+
+    Raises:
+        EnrolmentRefused: it cannot be read.
+    """
+    data = repository.order(edge)
+    try:
+        ordered = 0 if data is None else order_from_json(data).number
+        with closing(sqlite3.connect(f"file:{run / FILE}?mode=ro", uri=True)) as db:
+            return max(ordered, newest_number(db, edge))
+    except (RecordError, sqlite3.Error) as error:
+        raise EnrolmentRefused(f"the orders for {edge} in {run} cannot be read: {error}") from error
 
 
 def _check(endpoint: str) -> None:

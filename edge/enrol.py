@@ -1,7 +1,8 @@
 """Makes a station one that its coordinator knows: keys made here, a certificate against a one-time ticket.
 
 - Neither private key leaves the station, and nothing else of the station is changed.
-- The ticket's file pins the coordinator, so nobody else can take the request or give the certificate.
+- The ticket's file pins the coordinator, so nobody else can take the request or give the certificate. It also says from
+  which number on orders are followed.
 - Whatever interrupts it, it goes on when run again: the keys are on the disk before they are shown to anybody.
 """
 
@@ -15,6 +16,7 @@ from tempfile import NamedTemporaryFile
 
 import msgpack
 
+from edge.activation.journal import ActivationError, Journal
 from edge.identity import (
     PUBLIC_FILE,
     IdentityError,
@@ -29,7 +31,7 @@ from edge.wire.enrolment import Request, make_request, pack
 from edge.wire.ticket import Ticket, TicketRefused, parse_ticket
 from edge.wire.tls import IDENTITY_FOLDER, Tls, connecting
 
-ROOT_FILE = Path("trust") / "root.json"
+ROOT_FILE, JOURNAL_FILE = Path("trust") / "root.json", "activation.db"
 
 
 class EnrolRefused(Exception):
@@ -140,12 +142,26 @@ def keep(station: Path, ticket: Ticket, certificate: str) -> list[Path]:
             root.parent.mkdir(parents=True, exist_ok=True)
             write_whole(root, ticket.root.encode(), PUBLIC_FILE)
             written.append(root)
+        _begin_counting(station, ticket)
         write_whole(own.certificate, pem, PUBLIC_FILE)
+    except ActivationError as error:
+        raise EnrolRefused(str(error)) from error
     except OSError as error:
         raise EnrolRefused(f"cannot write {own.certificate.parent}: {error.strerror}") from error
     except IdentityError as error:
         raise EnrolRefused(str(error)) from error
     return written
+
+
+def _begin_counting(station: Path, ticket: Ticket) -> None:
+    """Tell the station how far the coordinator has counted its orders, so that it takes the newest and none before.
+
+    A station that was set up anew would refuse an order far above none as an attempt to use its numbers up. The number
+    comes by the hand that brought the ticket, as the root does, never over the network.
+    """
+    if ticket.order > 1:
+        with Journal(station / JOURNAL_FILE) as journal:
+            journal.begin(ticket.order - 1)
 
 
 def endpoint_of(station: Path) -> str:

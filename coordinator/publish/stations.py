@@ -44,6 +44,11 @@ def with_nothing_good(db: sqlite3.Connection, edges: Sequence[str]) -> tuple[str
     return tuple(edge for edge in edges if not _can_go_back(db, edge))
 
 
+def newest_number(db: sqlite3.Connection, edge: str) -> int:
+    """Return the number of the newest order that a station has said it knows, 0 where it has said nothing."""
+    return int(db.execute("SELECT COALESCE(MAX(number), 0) FROM rollouts WHERE edge = ?", (edge,)).fetchone()[0])
+
+
 def _can_go_back(db: sqlite3.Connection, edge: str) -> bool:
     rows = db.execute(
         "SELECT state, since_unix_s FROM rollouts WHERE edge = ?"

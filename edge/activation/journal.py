@@ -76,6 +76,11 @@ class Journal(Reader):
             self._db.execute("UPDATE line SET floor = ?, standing = ?, closed = ''", (order.number, body))
         return True
 
+    def begin(self, floor: int) -> None:
+        """Take no order numbered up to `floor`, as a person has brought word of; a higher floor stays."""
+        with self._writing("note"):
+            self._db.execute("UPDATE line SET floor = MAX(floor, ?)", (floor,))
+
     def fetched(self, bundle: str) -> bool:
         """Note that the bytes are here; return False where they were."""
         return self._told("fetch", bundle, "its bytes have come")
@@ -216,7 +221,9 @@ class Journal(Reader):
             (order.number > line.floor, f"orders up to {line.floor} were seen here; number it higher"),
             (
                 order.number <= line.floor + NUMBERS_AHEAD,
-                f"it is over {NUMBERS_AHEAD:,} above {line.floor}, the newest seen here; number it {line.floor + 1}",
+                f"it is over {NUMBERS_AHEAD:,} above {line.floor}, the newest seen here; if this edge was set up anew, "
+                "enrol it, and its ticket tells it the present number (enpire-coord enrol ticket, enpire-edge enrol); "
+                f"else number it {line.floor + 1}",
             ),
             (now_unix_s < order.until_unix_s, "its time is over; issue it anew"),
             (now_unix_s >= order.issued_unix_s - CLOCK_SLACK_S, "it is from the future; set this edge's clock"),

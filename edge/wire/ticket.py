@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from edge.records import EDGE_NAME
+from edge.records import EDGE_NAME, MOST_NUMBER
 from edge.wire.enrolment import TICKET_BYTES
 
 FORMAT = 1
@@ -26,6 +26,7 @@ class Ticket:
     door: str  # where one is asked for
     authority: str  # PEM: whose certificates are believed, the coordinator's first of all
     root: str  # JSON: the root of the TUF repository
+    order: int = 0  # number of the newest order for this edge; what was ordered before it is never followed
 
     def to_text(self) -> str:
         """Return the ticket as it is written to a file."""
@@ -49,8 +50,10 @@ def parse_ticket(text: str) -> Ticket:
         case {
             "format": _, "edge": str(edge), "secret": str(secret), "until_unix_s": float(until_unix_s),
             "endpoint": str(endpoint), "door": str(door), "authority": str(authority), "root": str(root), **rest,
-        } if not rest and EDGE_NAME.fullmatch(edge) and _is_secret(secret):
-            return Ticket(edge, secret, until_unix_s, endpoint, door, authority, root)
+        } if not rest.keys() - {"order"} and EDGE_NAME.fullmatch(edge) and _is_secret(secret):
+            order = rest.get("order", 0)  # tickets of the version before have none
+            if type(order) is int and 0 <= order <= MOST_NUMBER:
+                return Ticket(edge, secret, until_unix_s, endpoint, door, authority, root, order)
     # fmt: on
     raise TicketRefused("it is not a ticket")
 

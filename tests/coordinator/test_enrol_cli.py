@@ -16,9 +16,11 @@ from coordinator.cli import app
 from coordinator.enrolment import Enrolment
 from coordinator.publish.keys import Keyring
 from coordinator.publish.repository import Repository
-from coordinator.store import FILE
+from coordinator.rollouts import Rollout
+from coordinator.store import FILE, Store
 from edge.enrol import prepare, read_ticket
 from edge.identity import check_certificate, load_key, validity
+from edge.records import RolloutOrder, order_to_json
 from edge.wire.enrolment import Request
 from edge.wire.tls import Tls
 
@@ -105,6 +107,20 @@ def test_a_ticket_holds_all_that_a_machine_needs_and_only_its_owner_reads_it(run
     assert ticket.root.encode() == Repository.open(run / "trust").root()
     assert ticket.secret not in (run / FILE).read_bytes().hex()
     assert ticket.secret.encode() not in (run / FILE).read_bytes()
+
+
+def test_a_ticket_holds_the_number_of_the_newest_order(run: Path) -> None:
+    enrol("ticket", run, EDGE, *AT)
+    assert read_ticket(Path(f"{EDGE}.ticket")).order == 0
+    given = RolloutOrder(1500, "", "push_t", "active", (), NOW_S, NOW_S + 60.0, rollback=True)
+    Repository.open(run / "trust").assign(EDGE, order_to_json(given), Keyring.for_demo(run / "keys"))
+    enrol("ticket", run, EDGE, *AT)
+    assert read_ticket(Path(f"{EDGE}.ticket")).order == 1500
+    store = Store(run / FILE)  # as after a backup that is older than what the station knows
+    store.rollouts([Rollout(EDGE, "b" * 64, 1600, "active", "", "{}", NOW_S)], NOW_S)
+    store.leave()
+    enrol("ticket", run, EDGE, *AT)
+    assert read_ticket(Path(f"{EDGE}.ticket")).order == 1600
 
 
 def test_a_person_sees_who_waits_and_approves_by_six_words(run: Path) -> None:

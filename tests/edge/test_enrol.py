@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from coordinator.publish.authority import Authority
+from edge.activation.journal import Journal, OrderRefused
 from edge.cli import app
 from edge.emulation.stations import make_stations
-from edge.enrol import EnrolRefused, ask, at_the_door, keep, prepare, read_ticket
+from edge.enrol import JOURNAL_FILE, EnrolRefused, ask, at_the_door, keep, prepare, read_ticket
 from edge.ledger_file import LedgerFile
+from edge.records import RolloutOrder
 from edge.uplink.network import NoAnswer
 from edge.wire import key_of
 from edge.wire.ticket import Ticket, TicketRefused, parse_ticket
@@ -29,6 +31,7 @@ from edge.wire.tls import Tls
 from tests.harness.certificates import make_identity
 from tests.harness.enrolment_world import EDGE, LONG_S, OTHER, World
 
+NOW_S = 1.7e9
 TICKET = Ticket(EDGE, "00" * 16, 1.8e9, "tls/127.0.0.1:1", "tls/127.0.0.1:2", "PEM", "{}")
 
 
@@ -72,12 +75,19 @@ def test_a_ticket_is_read_as_it_was_written() -> None:
     [
         ({"format": 2}, "of format 2"), ({"edge": "a/b"}, "not a ticket"), ({"secret": "00"}, "not a ticket"),
         ({"secret": "x" * 32}, "not a ticket"), ({"more": 1}, "not a ticket"), ({"until_unix_s": "soon"}, "not a"),
-        ({"authority": None}, "not a ticket"),
+        ({"authority": None}, "not a ticket"), ({"order": -1}, "not a ticket"), ({"order": 2**53 + 1}, "not a ticket"),
+        ({"order": True}, "not a ticket"), ({"order": "7"}, "not a ticket"), ({"order": 7.0}, "not a ticket"),
     ],
 )  # fmt: skip
 def test_what_is_no_ticket_is_refused(change: dict[str, object], why: str) -> None:
     with pytest.raises(TicketRefused, match=why):
         parse_ticket(json.dumps(json.loads(TICKET.to_text()) | change))
+
+
+def test_a_ticket_of_the_version_before_says_nothing_of_orders() -> None:
+    raw = json.loads(TICKET.to_text())
+    del raw["order"]
+    assert parse_ticket(json.dumps(raw)) == TICKET
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\udcff"])
@@ -135,6 +145,44 @@ def test_a_station_that_cannot_be_used_says_why(
 def private_pem(curve: ec.EllipticCurve) -> bytes:
     form, nothing = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     return ec.generate_private_key(curve).private_bytes(serialization.Encoding.PEM, form, nothing)
+
+
+def certificate_for(station: Path, ticket: Ticket, authority: Authority) -> str:
+    return authority.issue(prepare(station, ticket).csr, EDGE, datetime.now(UTC)).decode()
+
+
+def order(number: int) -> RolloutOrder:
+    return RolloutOrder(number, "a" * 64, "push_t", "shadow", (), NOW_S, NOW_S + 60.0)
+
+
+def offered(station: Path, number: int) -> bool:
+    with Journal(station / JOURNAL_FILE, lambda: NOW_S) as journal:
+        return journal.offer(order(number))
+
+
+def test_a_station_set_up_anew_takes_the_order_that_its_ticket_speaks_of_and_no_earlier_one(
+    station: Path, ticket: Ticket, authority: Authority
+) -> None:
+    with pytest.raises(OrderRefused, match="if this edge was set up anew, enrol it"):
+        offered(station, 5000)
+    brought = replace(ticket, order=5000)
+    keep(station, brought, certificate_for(station, brought, authority))
+    with pytest.raises(OrderRefused, match="up to 4999 were seen here"):
+        offered(station, 4999)
+    with pytest.raises(OrderRefused, match="over 1,000 above 4999"):
+        offered(station, 6000)
+    assert offered(station, 5000)
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 8])
+def test_no_ticket_takes_a_station_back_to_an_earlier_order(
+    station: Path, ticket: Ticket, authority: Authority, number: int
+) -> None:
+    offered(station, 8)
+    older = replace(ticket, order=number)
+    keep(station, older, certificate_for(station, older, authority))
+    with Journal(station / JOURNAL_FILE) as journal:
+        assert (journal.line().floor, journal.line().order) == (8, order(8))
 
 
 def keep_key(folder: Path, data: bytes, mode: int) -> None:
