@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from coordinator.campaign_cli import age_s, campaign_app
 from coordinator.enrol_cli import enrol_app
 from coordinator.errors import CoordinatorError
 from coordinator.keys_cli import keys_app
@@ -26,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(campaign_app, name="campaign")
 app.add_typer(keys_app, name="keys")
 app.add_typer(enrol_app, name="enrol")
 app.command("push-policy")(push_policy)
@@ -62,25 +63,11 @@ def demo(
 
       enpire-coord demo --edges 2 --seed 7 --budget-minutes 2 --json
     """
-    from coordinator.conduct import INTERRUPTED as WAS_INTERRUPTED
-    from coordinator.demo import DemoRefused, Plan, run_demo
-    from coordinator.display import Display
-    from coordinator.farewell import print_farewell
-    from coordinator.fleet import FleetError
+    from coordinator.campaign_cli import run_and_tell
+    from coordinator.campaign_run import Plan, start
 
-    plan = Plan(edges, task, seed, budget_minutes, pace, runs, time.time() - _age_s())
-    try:
-        with Display(Console(stderr=True)) as display:
-            summary = run_demo(plan, display)
-    except CoordinatorError as error:
-        print(f"enpire-coord: {error}", file=sys.stderr)
-        codes = {DemoRefused: REFUSED, FleetError: REFUSED}
-        raise typer.Exit(codes.get(type(error), FAILED)) from None
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        print_farewell(Console(), summary)
-    raise typer.Exit(INTERRUPTED if summary["ended_why"] == WAS_INTERRUPTED else 0)
+    plan = Plan(edges, task, seed, budget_minutes, pace, runs, time.time() - age_s())
+    run_and_tell(lambda display: start(plan, display), as_json)
 
 
 @app.command()
@@ -271,13 +258,6 @@ def replay(
         print(f"enpire-coord: {error}", file=sys.stderr)
         raise typer.Exit(REFUSED) from None
     raise typer.Exit(code)
-
-
-def _age_s() -> float:
-    """Return how long ago this process was started: field 22 of /proc/self/stat, in clock ticks since the boot."""
-    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    started_s = int(after_name[19]) / os.sysconf("SC_CLK_TCK")
-    return float(Path("/proc/uptime").read_text().split()[0]) - started_s
 
 
 def main() -> None:

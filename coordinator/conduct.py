@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.campaign import Attempt, Campaign
 from coordinator.display import Display, View
 from coordinator.errors import CoordinatorError
-from coordinator.evolution.records import Event
+from coordinator.evolution.ideas import Researcher
 from coordinator.fleet import Fleet, FleetError
+from coordinator.journal import Journal
 from coordinator.network import Message, Network
 from coordinator.publish.publisher import Publisher
 from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
-from edge.records import Trial
+from coordinator.scheduling.work import Attempt
+from coordinator.sessions import Session
+from policies.space import SpaceError
 
 LOG = logging.getLogger("coordinator.conduct")
 TURN_S = 0.1
@@ -31,6 +33,10 @@ SHOW_PERIOD_S = 0.5
 RECORDINGS_GRACE_S = 5.0  # for the last recordings, so that the report can show them
 AHEAD_S = 180.0  # compiling takes one minute on two slow cores
 STOP_GRACE_S = 10.0  # for stations to end their trials and send them
+MOST_PROPOSALS = 8  # in a row, should the campaign turn them down
+COUNTS = """
+SELECT edge, COUNT(*), SUM(outcome = 'success'), SUM(outcome = 'invalid') FROM trials GROUP BY edge
+"""
 REACHED, BUDGET, INTERRUPTED = "the target was reached", "the budget was used up", "it was interrupted"
 
 
@@ -48,22 +54,36 @@ class Conductor:
     """Everything that a running campaign consists of."""
 
     def __init__(
-        self, task: str, folder: Path, campaign: Campaign, publisher: Publisher, network: Network, fleet: Fleet,
-        display: Display, limits: Limits,
+        self, task: str, folder: Path, journal: Journal, researcher: Researcher, publisher: Publisher,
+        network: Network, fleet: Fleet, display: Display, limits: Limits,
     ) -> None:  # fmt: skip
         store = publisher.store
         self.roster = Roster(fleet.names)
-        desk = Desk(self._next_work, self._brought, self._taken_back)
+        desk = Desk(self._next_work, journal.record, journal.expire, journal.station)
         self._reception = Reception(task, store, publisher.lab.repository, self.roster, desk, folder)
         self._task, self._publisher = task, publisher
-        self._campaign, self._store, self._network, self._fleet = campaign, store, network, fleet
+        self._journal, self._researcher = journal, researcher
+        self._store, self._network, self._fleet = store, network, fleet
         self._display, self._limits = display, limits
         self._started_unix_s = time.time()
-        self._unkept: list[Event] = []  # what the campaign has decided and the disk has not taken yet
+        self._session = Session(store, self._started_unix_s)
         self._trouble = ""  # the last thing that went wrong here while a message was taken in
         self._ready_unix_s: float | None = None  # since when all stations run
         self._tend_at_s = 0.0
         self._show_at_s = 0.0
+
+    def restore(self) -> None:
+        """Go on where an earlier process was: its leases, its counts, and what came that it did not take in.
+
+        Raises:
+            CoordinatorError: the store cannot be read or written.
+        """
+        self._reception.restore()
+        self._journal.catch_up(time.time())
+        for edge, trials, successes, invalid in self._store.rows(COUNTS):
+            view = self.roster.view(edge)
+            view.trials, view.successes, view.invalid = trials - invalid, successes, invalid
+            self.roster.delivered_count += trials
 
     def go(self) -> str:
         """Run the campaign and return why it ended; no station runs afterwards.
@@ -72,7 +92,6 @@ class Conductor:
             CoordinatorError: something failed here; the stations keep what they had not delivered.
         """
         try:
-            self._keep_events(time.time())
             self._display.say("starting the first station; the first time ever it compiles kernels for a minute")
             self._fleet.start()
             while not (why := self._over()):
@@ -86,36 +105,38 @@ class Conductor:
     # -- what the reception asks --------------------------------------------------------------------------------------
 
     def _next_work(self, edge: str, now_unix_s: float) -> Sequence[Attempt]:
-        work = self._campaign.next_work(edge, now_unix_s)
-        self._keep_events(now_unix_s)
+        self._ask(now_unix_s)
+        work = self._journal.next_work(edge, now_unix_s)
         attempts = () if work is None else work.attempts
         for bundle in {item.bundle for item in attempts}:
             self._publisher.offer(self._task, bundle)
         return attempts
 
-    def _brought(self, trial: Trial, now_unix_s: float) -> None:
-        self._campaign.record(trial, now_unix_s)
-        self._keep_events(now_unix_s)
-
-    def _taken_back(self, assignment_id: str, now_unix_s: float) -> None:
-        self._campaign.expire(assignment_id, now_unix_s)
-        self._keep_events(now_unix_s)
-
-    def _keep_events(self, now_unix_s: float) -> None:
-        self._unkept += self._campaign.drain()
-        if self._unkept:
-            self._store.write(self._unkept)  # all of it once there is room again, should this fail
-            told, self._unkept = self._unkept, []
-            self._display.tell(told, self._elapsed_s(now_unix_s))
+    def _ask(self, now_unix_s: float) -> None:
+        """Ask the researcher for what the campaign wants; one that has nothing left to propose is passed over."""
+        journal, researcher = self._journal, self._researcher
+        if (context := journal.wants_play(now_unix_s, researcher.name)) is not None:
+            play = researcher.play(context)
+            if play is not None:
+                journal.play(play, researcher.name, now_unix_s)
+        for _ in range(MOST_PROPOSALS):
+            if (context := journal.wants(now_unix_s, researcher.name)) is None:
+                return
+            try:
+                proposal = researcher.propose(context)
+            except SpaceError as error:
+                self._told_once(str(error))
+                return
+            journal.propose(proposal, researcher.name, now_unix_s)
 
     # -----------------------------------------------------------------------------------------------------------------
 
     def _over(self) -> str:
-        if self._campaign.finished:
+        if self._journal.campaign.finished:
             return REACHED
         if self._limits.interruptions():
             return INTERRUPTED
-        return BUDGET if self._elapsed_s(time.time()) >= self._limits.budget_s else ""
+        return BUDGET if self.elapsed_s(time.time()) >= self._limits.budget_s else ""
 
     def _turn(self) -> None:
         self._serve()
@@ -127,6 +148,7 @@ class Conductor:
             self._reception.tend(time.time())
             self._publisher.lab.renew()
             self._tend_fleet()
+            self._session.ran(self.elapsed_s(time.time()) - self._session.before_s)
         self._show()
 
     def _start_rest(self) -> None:
@@ -138,8 +160,9 @@ class Conductor:
             self._ready_unix_s = time.time()
             self._fleet.start_rest()
 
-    def _elapsed_s(self, now_unix_s: float) -> float:
-        return 0.0 if self._ready_unix_s is None else now_unix_s - self._ready_unix_s
+    def elapsed_s(self, now_unix_s: float) -> float:
+        """Return how long the campaign has run, in earlier processes too."""
+        return self._session.before_s + (0.0 if self._ready_unix_s is None else now_unix_s - self._ready_unix_s)
 
     def _show(self) -> None:
         if time.monotonic() >= self._show_at_s:
@@ -162,10 +185,13 @@ class Conductor:
         try:
             self._reception.handle(message, time.time())
         except CoordinatorError as error:
-            if str(error) != self._trouble:
-                LOG.error("%s", error)
-                self._display.say(str(error), "red")
-            self._trouble = str(error)
+            self._told_once(str(error))
+
+    def _told_once(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            LOG.error("%s", trouble)
+            self._display.say(trouble, "red")
+        self._trouble = trouble
 
     def _tend_fleet(self) -> None:
         for edge, sentence in self._fleet.tend():
@@ -194,11 +220,11 @@ class Conductor:
     def _view(self, now_unix_s: float) -> View:
         return View(
             title=self._limits.title,
-            elapsed_s=self._elapsed_s(now_unix_s),
+            elapsed_s=self.elapsed_s(now_unix_s),
             budget_s=self._limits.budget_s,
             trials=self.roster.delivered_count,
             per_minute=self.roster.per_minute(now_unix_s, self._started_unix_s),
             target=self._limits.target,
-            snapshot=self._campaign.snapshot(),
+            snapshot=self._journal.campaign.snapshot(),
             stations=self.roster.stations,
         )

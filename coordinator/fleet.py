@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,53 @@ def make_stations(folder: Path, count: int, seed: int, task: str, endpoint: str,
         raise FleetError(_last_line(done.stderr) or f"enpire-edge make-stations ended with {done.returncode}")
     names: list[str] = json.loads(done.stdout)
     return names
+
+
+def point_to(folder: Path, names: Sequence[str], endpoint: str) -> None:
+    """Tell stations where their coordinator listens now.
+
+    Raises:
+        FleetError: their files cannot be read or written.
+    """
+    for name in names:
+        path = folder / name / "station.toml"
+        try:
+            lines = [
+                f'endpoint = "{endpoint}"' if line.startswith("endpoint = ") else line
+                for line in path.read_text().splitlines()
+            ]
+            unfinished = path.with_suffix(".part")
+            unfinished.write_text("\n".join(lines) + "\n")
+            unfinished.replace(path)
+        except OSError as error:
+            raise FleetError(f"cannot tell {name} where its coordinator listens: {error.strerror}") from error
+
+
+def wait_for_stations(folder: Path, names: Sequence[str], at_most_s: float) -> None:
+    """Wait until the stations of a run that was killed have ended; they were told to stop when it died.
+
+    Raises:
+        FleetError: one still runs.
+    """
+    folders = {(folder / name).resolve() for name in names}
+    deadline_s = time.monotonic() + at_most_s
+    while running := [number for number, station in _stations_running() if station in folders]:
+        if time.monotonic() >= deadline_s:
+            raise FleetError(f"a station of this run still runs (process {running[0]}); end it first")
+        time.sleep(FIRST_WAIT_S)
+
+
+def _stations_running() -> Iterator[tuple[int, Path]]:
+    """Yield the process and the folder of every station that runs on this machine."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if EDGE[2] in words and "run" in words:
+                yield int(entry.name), (entry / "cwd").resolve() / words[words.index("run") + 1]
+        except (OSError, IndexError):
+            continue
 
 
 class Fleet:

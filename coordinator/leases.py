@@ -18,9 +18,9 @@ from dataclasses import dataclass, fields
 
 import msgpack
 
-from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
 from coordinator.ingest import NAME
+from coordinator.scheduling.work import Attempt
 from edge.records import PROTOCOL, Assignment, Lease, Trial
 
 LEASE_S = 600.0
@@ -88,6 +88,12 @@ class Leases:
         self._task = task
         self._held: dict[str, _Held] = {}
         self._order = 0
+
+    def restore(self, held: Iterable[tuple[str, str, str, float]]) -> None:
+        """Know again what an earlier process handed out: (assignment, edge, epoch, end of its lease), in that order."""
+        for name, edge, epoch, expires_unix_s in held:
+            self._order += 1
+            self._held[name] = _Held(self._order, edge, epoch, expires_unix_s)
 
     def grant(self, request: Request, work: Sequence[Attempt], now_unix_s: float) -> Lease:
         """Hand attempts out and return the lease that says so."""

@@ -15,18 +15,23 @@ from pathlib import Path
 import msgpack
 
 from coordinator.blobs import BlobRefused, Blobs
-from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
 from coordinator.ingest import SHA256, BatchRefused, identity_in, read_batch, read_inventory, read_offset, read_piece
 from coordinator.leases import AWAY_S, MOST_WANTED, Leases, Request, RequestRefused, read_request
 from coordinator.network import Message, Presence, Question, StatusSaid
 from coordinator.publish.repository import Repository
 from coordinator.roster import MOST_FAILED_RESETS, Roster
+from coordinator.scheduling.work import Attempt
 from coordinator.store import Ingested, Store
 from edge.records import Trial, encode
 
 LOG = logging.getLogger("coordinator.reception")
 MOST_TRUST_BYTES = 256 << 10  # in one answer
+# A station's newest ledger holds them: what an older one held was taken back before the newer was written down.
+LEASED = """
+SELECT assignment_id, assignments.edge, epoch, expires_unix_s FROM assignments JOIN stations USING (edge)
+WHERE state = 'leased' ORDER BY assignments.rowid
+"""
 NO_SUCH_FILE = "404"  # the one refusal that stations take as a no
 
 
@@ -37,6 +42,7 @@ class Desk:
     next_work: Callable[[str, float], Sequence[Attempt]]  # edge, now; empty where there is nothing to do
     brought: Callable[[Trial, float], None]  # a new trial, now
     taken_back: Callable[[str, float], None]  # assignment id, now
+    station: Callable[[str, str, float], None] = lambda edge, what, now_unix_s: None  # "here" or "away"
 
 
 class Reception:
@@ -55,6 +61,15 @@ class Reception:
         self._leases = Leases(task)
         self._epochs: dict[str, str] = {}
         self.closed = False  # once the run ends no more work is handed out
+
+    def restore(self) -> None:
+        """Know again what an earlier process on this store handed out, and to which ledgers.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        self._epochs.update(self._store.rows("SELECT edge, epoch FROM stations"))
+        self._leases.restore(self._store.rows(LEASED))
 
     def handle(self, message: Message, now_unix_s: float) -> None:
         """Take in one message; a question is answered, refused or dropped.
@@ -78,6 +93,7 @@ class Reception:
         away = self._roster.away(AWAY_S, now_unix_s)
         for edge in away:
             self._store.note("warning", f"away for more than {AWAY_S:.0f} s; its work goes to others", edge, now_unix_s)
+            self._desk.station(edge, "away", now_unix_s)
         self._take_back([*self._leases.left(away), *self._leases.expired(now_unix_s)], now_unix_s)
 
     def _answer(self, question: Question, now_unix_s: float) -> None:
@@ -113,11 +129,15 @@ class Reception:
     def _work(self, request: Request, now_unix_s: float) -> list[Attempt]:
         """Return about as much as was wanted; what belongs together stays together."""
         found: list[Attempt] = []
-        while len(found) < min(request.wants, MOST_WANTED):
-            more = self._desk.next_work(request.edge, now_unix_s)
-            if not more:
-                break
-            found += more
+        try:
+            while len(found) < min(request.wants, MOST_WANTED):
+                more = self._desk.next_work(request.edge, now_unix_s)
+                if not more:
+                    break
+                found += more
+        except CoordinatorError:
+            self._take_back([item.assignment_id for item in found], now_unix_s)  # nobody is told of them
+            raise
         return found
 
     def _register(self, request: Request, now_unix_s: float) -> None:
@@ -125,16 +145,16 @@ class Reception:
         known = self._epochs.get(request.edge)
         if known == request.epoch:
             return
+        if known is not None:
+            self._take_back(self._leases.renewed(request.edge, request.epoch), now_unix_s)
+            self._roster.view(request.edge).last_sequence = 0  # a new ledger counts from 1 again
         self._epochs[request.edge] = request.epoch
         row = asdict(request)
         names = ("edge", "epoch", "station_hash", "calibration_hash", "software")
         peak_mb = self._roster.view(request.edge).peak_memory_mb
         self._store.station_seen({name: row[name] for name in names} | {"peak_memory_mb": peak_mb}, now_unix_s)
-        if known is not None:
-            self._roster.view(request.edge).last_sequence = 0  # a new ledger counts from 1 again
         text = "is here" if known is None else "is here with a new ledger; what it held goes to others"
         self._store.note("info", text, request.edge, now_unix_s)
-        self._take_back(self._leases.renewed(request.edge, request.epoch), now_unix_s)
 
     def _trials(self, question: Question, now_unix_s: float) -> None:
         batch = read_batch(question.payload)
@@ -216,6 +236,8 @@ class Reception:
     def _presence(self, message: Presence, now_unix_s: float) -> None:
         if message.here != self._roster.view(message.edge).here:
             self._store.note("info", "came" if message.here else "went", message.edge, now_unix_s)
+            if message.here:
+                self._desk.station(message.edge, "here", now_unix_s)
         self._roster.presence(message.edge, message.here, now_unix_s)
 
     def _take_back(self, assignment_ids: Iterable[str], now_unix_s: float) -> None:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,19 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from coordinator.campaign import Attempt
 from coordinator.errors import CoordinatorError
-from coordinator.evolution.records import (
-    CandidateMade,
-    CandidateState,
-    DecisionMade,
-    Event,
-    HeldoutMeasured,
-    HypothesisMade,
-    TrialUsed,
-)
+from coordinator.evolution.records import Event
 from coordinator.ingest import LONGEST_BODY, Batch, BatchRefused, Identity, check_seal, identity_in, read_trial
 from coordinator.rollouts import Rollout
+from coordinator.rows import insert, write_event
+from coordinator.scheduling.work import Attempt
 from edge.records import Lease, RecordError, Sealed, Trial
 
 FILE = "coordinator.db"
@@ -118,7 +110,7 @@ class Store:
 
     def ingest(self, batch: Batch, now_unix_s: float) -> list[Ingested]:
         """Keep a batch in one transaction; once this returns all of it is on the disk."""
-        with self._transaction():
+        with self.transaction():
             return [self._ingest(sealed, batch.key, now_unix_s) for sealed in batch.trials]
 
     def known_of(self, edge: str, epoch: str) -> Known:
@@ -170,13 +162,13 @@ class Store:
         """Note what is handed to an edge, before it is handed out."""
         more = {"lease_id": lease.lease_id, "edge": edge, "state": "leased"}
         times = {"leased_unix_s": now_unix_s, "expires_unix_s": lease.expires_unix_s}
-        with self._transaction():
+        with self.transaction():
             for attempt in attempts:
                 self._insert_row("assignments", {**asdict(attempt), **more, **times})
 
     def void(self, assignment_ids: Iterable[str], now_unix_s: float) -> None:
         """Mark assignments that are no longer waited for."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.executemany(
                 "UPDATE assignments SET state = 'void', done_unix_s = ? WHERE assignment_id = ? AND state = 'leased'",
                 [(now_unix_s, item) for item in assignment_ids],
@@ -187,7 +179,7 @@ class Store:
         values = {**row, "first_seen_unix_s": now_unix_s, "last_seen_unix_s": now_unix_s}
         newer = ", ".join(f"{name} = excluded.{name}" for name in values if name not in ("edge", "first_seen_unix_s"))
         marks = ", ".join("?" * len(values))
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 f"INSERT INTO stations ({', '.join(values)}) VALUES ({marks}) ON CONFLICT (edge) DO UPDATE SET {newer}",
                 tuple(values.values()),
@@ -195,14 +187,14 @@ class Store:
 
     def peak_memory(self, edge: str, peak_mb: float) -> None:
         """Note the most that a station's processes have held in memory."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE stations SET peak_memory_mb = ? WHERE edge = ?", (peak_mb, edge))
 
     def rollouts(self, said: Sequence[Rollout], now_unix_s: float) -> None:
         """Keep how far policies have come on a station, where the station says something new."""
         if not said:
             return
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*astuple(item), now_unix_s) for item in said],
@@ -226,9 +218,9 @@ class Store:
 
     def write(self, events: Iterable[Event]) -> None:
         """Keep what the campaign has decided, all of it or nothing."""
-        with self._transaction():
+        with self.transaction() as db:
             for event in events:
-                self._write(event)
+                write_event(db, event)
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +230,7 @@ class Store:
 
     def end_campaign(self, campaign_id: str, why: str, now_unix_s: float) -> None:
         """Note when and why the run ended."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE campaigns SET ended_unix_s = ?, ended_why = ? WHERE campaign_id = ?",
                 (now_unix_s, why, campaign_id),
@@ -312,27 +304,6 @@ class Store:
             )
         )  # fmt: skip
 
-    def _write(self, event: Event) -> None:
-        match event:
-            case HypothesisMade():
-                self._insert_row("hypotheses", asdict(event))
-            case CandidateMade():
-                self._insert_row("candidates", asdict(event))
-            case CandidateState():
-                self._db.execute(
-                    "UPDATE candidates SET state = ?, ended_unix_s = ? WHERE candidate_id = ?",
-                    (event.state, event.ended_unix_s, event.candidate_id),
-                )
-            case DecisionMade():
-                self._insert_row("decisions", asdict(event))
-            case HeldoutMeasured():
-                self._insert_row("heldout", asdict(event))
-            case TrialUsed():
-                self._db.execute(
-                    "UPDATE trials SET used = 1 WHERE edge = ? AND epoch = ? AND sequence = ?",
-                    (event.edge, event.epoch, event.sequence),
-                )
-
     def _quarantine(self, body: bytes, identity: Identity | None, reason: str, now_unix_s: float) -> None:
         """Keep what was refused, once, the beginning of it where it is huge, and of one edge no more than so many."""
         edge, epoch, sequence = identity or (None, None, None)
@@ -347,14 +318,20 @@ class Store:
         )
 
     def _insert(self, table: str, row: Mapping[str, Any], or_ignore: bool = False) -> None:
-        with self._transaction():
+        with self.transaction():
             self._insert_row(table, row, or_ignore)
 
     def _insert_row(self, table: str, row: Mapping[str, Any], or_ignore: bool = False) -> None:
-        marks = ", ".join("?" * len(row))
-        conflict = " ON CONFLICT DO NOTHING" if or_ignore else ""
-        values = [json.dumps(item, sort_keys=True) if isinstance(item, Mapping) else item for item in row.values()]
-        self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks}){conflict}", values)
+        insert(self._db, table, row, or_ignore)
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Return what a query finds.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        with self._explained():
+            return self._db.execute(query, values).fetchall()
 
     def _one(self, query: str, *values: object) -> Any:
         with self._explained():
@@ -374,7 +351,12 @@ class Store:
                 self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all that is written within, or nothing.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -1,7 +1,10 @@
-"""Near the ceiling a candidate need not succeed more often: it may be not worse and at least a tenth faster.
+"""A candidate need not succeed more often near the ceiling, nor where it makes the policy simpler.
+
+Near the ceiling it may be not worse and at least a tenth faster; a simplification may be not worse.
 
 - "Not worse" is evidence, not the lack of it: a bet against "it succeeds less often by WORSE or more" must have grown
   to 1 / RISK. Such a bet grows with each pair that has no difference, so it takes some twenty pairs without a loss.
+  For a simplification it must have grown to 1 / stake, as there is no other evidence: some forty pairs.
 - "Faster" is the geometric mean of the ratios of times, over pairs in which both succeed.
 """
 
@@ -18,10 +21,22 @@ RISK = 0.2  # of passing one that loses as much
 BETS = (0.5, 0.9)  # below 1 / (1 - WORSE), so that a loss leaves something
 
 
-def not_worse(pairs: Sequence[tuple[Result, Result]]) -> bool:
-    """Return whether (candidate, incumbent) pairs show that the candidate succeeds less often by less than WORSE."""
+def trust(pairs: Sequence[tuple[Result, Result]]) -> float:
+    """Return what betting 1 against "the candidate succeeds less often by WORSE or more" has become.
+
+    Args:
+        pairs: (candidate, incumbent), in the order in which they were asked for.
+    """
     steps = np.array([mine.success - theirs.success + WORSE for mine, theirs in pairs], float)
-    return bool(np.mean([np.prod(1.0 + bet * steps) for bet in BETS]) >= 1.0 / RISK)
+    return float(np.mean([np.prod(1.0 + bet * steps) for bet in BETS]))
+
+
+def not_worse(pairs: Sequence[tuple[Result, Result]], risk: float = RISK) -> bool:
+    """Return whether (candidate, incumbent) pairs show that the candidate succeeds less often by less than WORSE.
+
+    A candidate that loses as much passes at any one of the looks with a chance of at most `risk` (Ville's inequality).
+    """
+    return trust(pairs) >= 1.0 / risk
 
 
 def faster(pairs: Sequence[tuple[Result, Result]]) -> bool:

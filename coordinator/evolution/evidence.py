@@ -3,7 +3,8 @@
 - Two attempts are compared: success beats failure; between failures more progress wins; between successes nobody
   wins, unless the incumbent is near its ceiling, where the clearly shorter one does.
 - The screen is a filter on development starts, no evidence: each attempt is compared with all that the incumbent has
-  made, as a few of its own would let every candidate share their luck. The gate is evidence: pairs on fresh starts.
+  made on the same station, as a few of its own would let every candidate share their luck, and on all stations where
+  that one has too few. The gate is evidence: pairs on fresh starts, each on one station.
 - The gate bets on each comparison. Under "the candidate is no more often better than worse" the wealth is a
   supermartingale, so it reaches 1/alpha with probability at most alpha however often one looks (Ville's inequality).
 - It gives up by a bet too: against "the candidate wins WORTH more of the pairs than it loses". An idea that does is
@@ -28,6 +29,7 @@ SCREEN_ATTEMPTS = 8
 SCREEN_LEAD = 0.65  # what a whole screen must show,
 EARLY_LEAD = (5, 2.0)  # what so many attempts must show to be enough,
 NO_LEAD = ((3, -1.3), (5, -0.5))  # and below what they end it
+LEAST_ON_STATION = 8  # attempts of the incumbent, for a station to be compared with itself
 LEAST_SPREAD = 0.02  # variance of a comparison; an incumbent that always does the same still meets other days
 ALPHA = 0.05
 BETS = (0.5, 0.7, 0.9)
@@ -58,6 +60,7 @@ class Result:
     progress: float
     seconds: float
     cause: str = ""  # the failure class
+    station: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,31 +90,37 @@ def compare(candidate: Result, incumbent: Result, near_ceiling: bool = False) ->
     return int(gained >= PROGRESS_MARGIN) - int(gained <= -PROGRESS_MARGIN)
 
 
-def screen(results: Sequence[Result], incumbent: Sequence[Result]) -> Stage:
+def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bool = False) -> Stage:
     """Say whether a candidate deserves fresh starts, from its attempts on development starts.
 
-    The lead is the sum of its comparisons with the incumbent, each averaged over all `incumbent` attempts, over what
-    such a sum varies by for the incumbent itself. Whoever never fails where the incumbent does passes, as no lead over
-    a good incumbent is large.
+    The lead is the sum of its comparisons with the incumbent, each averaged over all `incumbent` attempts on its
+    station (on all stations where those are few), over what such a sum varies by for the incumbent itself. Whoever
+    never fails where the incumbent does passes, as no lead over a good incumbent is large. A simplification
+    (`not_worse`) passes unless it trails by as much as others must lead.
     """
     if not results or not incumbent:
         return Stage(Call.GO_ON, "", len(results), 0, 0)
-    scores, own = (
-        [float(np.mean([compare(item, other) for other in incumbent])) for item in attempts]
-        for attempts in (results, incumbent)
-    )
+    scores, own = ([_score(item, incumbent) for item in attempts] for attempts in (results, incumbent))
     count = len(scores)
     spread = max(float(np.mean(np.square(own))), LEAST_SPREAD)
     lead = float(np.sum(scores) / np.sqrt(count * spread))
     flawless = all(item.success for item in results) and lead > 0.0
     call = Call.GO_ON
     whole = count >= SCREEN_ATTEMPTS
-    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (whole and (lead >= SCREEN_LEAD or flawless)):
+    wanted, hopeless = (-SCREEN_LEAD, NO_LEAD[:1]) if not_worse else (SCREEN_LEAD, NO_LEAD)
+    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (whole and (lead >= wanted or flawless)):
         call = Call.PASS
-    elif whole or any(count >= least and lead < below for least, below in NO_LEAD):
+    elif whole or any(count >= least and lead < below for least, below in hopeless):
         call = Call.REJECT
     reason = f"{lead:+.1f} standard deviations from the incumbent in {count} attempts on development starts"
     return Stage(call, reason, count, sum(s > 0 for s in scores), sum(s < 0 for s in scores), lead=lead)
+
+
+def _score(item: Result, incumbent: Sequence[Result]) -> float:
+    """Return the mean comparison of an attempt with the incumbent's."""
+    near = [other for other in incumbent if other.station == item.station]
+    others = near if len(near) >= LEAST_ON_STATION else incumbent
+    return sum(compare(item, other) for other in others) / len(others)
 
 
 def wealth(comparisons: Sequence[int]) -> float:
@@ -143,13 +152,18 @@ def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA, ad
     if now >= 1.0 / alpha:
         if success_lead >= 0 and admissible:
             return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
-    elif wins + losses >= LOSING_AFTER and wins < losses and _tail(losses, wins + losses) < LOSING_TAIL:
+    elif losing(wins, losses):
         return stage(Call.REJECT, f"losing: {wins} wins, {losses} losses")
     elif _not_worth_it(comparisons, wins, losses):
         return stage(Call.INCONCLUSIVE, f"no difference seen in {len(comparisons)} pairs: {wins} wins, {losses} losses")
     if len(comparisons) >= GATE_CAP:
         return stage(Call.INCONCLUSIVE, f"undecided after {len(comparisons)} pairs: {wins} wins, {losses} losses")
     return stage(Call.GO_ON, "")
+
+
+def losing(wins: int, losses: int) -> bool:
+    """Return whether so few wins against losses speak against a candidate."""
+    return wins + losses >= LOSING_AFTER and wins < losses and _tail(losses, wins + losses) < LOSING_TAIL
 
 
 def _not_worth_it(comparisons: Sequence[int], wins: int, losses: int) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.evolution.ceiling import faster, not_worse
-from coordinator.evolution.evidence import Call, Result, Stage, compare, gate, wealth
-from coordinator.evolution.regression import less_safe
+from coordinator.evolution.ceiling import faster, not_worse, trust
+from coordinator.evolution.evidence import GATE_CAP, Call, Result, Stage, compare, gate, losing, wealth
+from coordinator.evolution.regression import less_safe, safety_stops
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,32 @@ def judge(pairs: Sequence[Paired], alpha: float) -> Stage:
     if less_safe(results):
         return Stage(Call.REJECT, "stopped for safety more often", stage.pairs, stage.wins, stage.losses, stage.wealth)
     return stage
+
+
+def judge_simpler(pairs: Sequence[Paired], alpha: float) -> Stage:
+    """Decide on a simplification, which need not be better: from all of `pairs`, in the order of asking.
+
+    One that succeeds less often by ten points or more is accepted with a chance of at most `alpha`; none is that had
+    to be stopped for safety more often than the incumbent.
+    """
+    results = [(pair.mine, pair.theirs) for pair in pairs]
+    comparisons = [compare(pair.mine, pair.theirs) for pair in pairs]
+    wins, losses = comparisons.count(1), comparisons.count(-1)
+    now = trust(results)
+
+    def stage(call: Call, reason: str) -> Stage:
+        return Stage(call, reason, len(pairs), wins, losses, now)
+
+    mine, theirs = safety_stops(results)
+    if less_safe(results):
+        return stage(Call.REJECT, "stopped for safety more often")
+    if not_worse(results, alpha) and mine <= theirs:
+        return stage(Call.PASS, f"not worse: {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
+    if losing(wins, losses):
+        return stage(Call.REJECT, f"losing: {wins} wins, {losses} losses")
+    if len(pairs) >= GATE_CAP:
+        return stage(Call.INCONCLUSIVE, f"not shown to be as good in {len(pairs)} pairs: {wins} wins, {losses} losses")
+    return stage(Call.GO_ON, "")
 
 
 def _admissible(pairs: Sequence[Paired], alpha: float) -> bool:

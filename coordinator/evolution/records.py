@@ -19,6 +19,8 @@ class HypothesisMade:
     falsifier: str
     changes: Mapping[str, Value]
     created_unix_s: float
+    files: tuple[str, ...] = ()  # that it changes, by name
+    not_worse: bool = False  # a simplification
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,40 @@ class CandidateMade:
     bundle: str
     parent_candidate_id: int | None
     state: str
+    created_unix_s: float
+
+
+@dataclass(frozen=True)
+class CandidateMerged:
+    """A row of `merges`."""
+
+    candidate_id: int
+    merged_candidate_id: int
+
+
+@dataclass(frozen=True)
+class ProposalTurnedDown:
+    """A row of `refusals`."""
+
+    refusal_id: int
+    researcher: str
+    kind: str
+    sentence: str
+    reason: str
+    unix_s: float
+
+
+@dataclass(frozen=True)
+class PlayMade:
+    """A row of `plays`."""
+
+    play_id: int
+    researcher: str
+    candidate_id: int
+    bundle: str
+    changes: Mapping[str, Value]
+    files: tuple[str, ...]
+    attempts: int
     created_unix_s: float
 
 
@@ -79,6 +115,30 @@ class HeldoutMeasured:
 
 
 @dataclass(frozen=True)
+class AuditMeasured:
+    """A row of `audits`."""
+
+    audit_id: int
+    candidate_id: int
+    successes: int
+    trials: int
+    low: float
+    high: float
+    complete: bool
+    ended_unix_s: float
+
+
+@dataclass(frozen=True)
+class StationTold:
+    """A row of `events`: something about a station that people should know."""
+
+    unix_s: float
+    edge: str
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
 class TrialUsed:
     """A trial entered a decision, a held-out measurement or a baseline."""
 
@@ -87,4 +147,16 @@ class TrialUsed:
     sequence: int
 
 
-Event = HypothesisMade | CandidateMade | CandidateState | DecisionMade | HeldoutMeasured | TrialUsed
+Event = (
+    HypothesisMade
+    | CandidateMade
+    | CandidateMerged
+    | CandidateState
+    | ProposalTurnedDown
+    | PlayMade
+    | DecisionMade
+    | HeldoutMeasured
+    | AuditMeasured
+    | StationTold
+    | TrialUsed
+)

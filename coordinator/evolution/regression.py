@@ -59,5 +59,11 @@ def bank(results: Sequence[Result], states: int, least: int) -> Call:
 
 def less_safe(pairs: Sequence[tuple[Result, Result]]) -> bool:
     """Return whether the candidate of (candidate, incumbent) pairs had to be stopped for safety clearly more often."""
-    mine, theirs = (sum(pair[side].cause == SAFETY for pair in pairs) for side in (0, 1))
+    mine, theirs = safety_stops(pairs)
     return mine - theirs >= SAFETY_LEAD
+
+
+def safety_stops(pairs: Sequence[tuple[Result, Result]]) -> tuple[int, int]:
+    """Return how often the candidate and the incumbent had to be stopped for safety."""
+    mine, theirs = (sum(pair[side].cause == SAFETY for pair in pairs) for side in (0, 1))
+    return mine, theirs

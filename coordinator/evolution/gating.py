@@ -1,0 +1,136 @@
+"""The gate: pairs on fresh starts for the candidate that led most, then the bank of once-failed states.
+
+What all gates together may risk on false gains is kept in one purse. Pairs are looked at in the order of asking, up to
+the first that is not complete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coordinator.evolution.book import Book
+from coordinator.evolution.campaign_alpha import Purse
+from coordinator.evolution.candidate import Candidate, Pair, Slot, tally
+from coordinator.evolution.evidence import Call, Stage
+from coordinator.evolution.pairs import judge, judge_simpler
+from coordinator.evolution.regression import bank, chosen, needed
+from coordinator.evolution.starts import Start, Starts
+
+STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
+SCREENED_FIRST = 10  # another waits until so many were screened, so that the gate is for the best of them
+PAIRS_AHEAD = 4  # pairs in flight beyond those decided on
+CEILING_RATE, CEILING_TRIALS = 0.9, 12
+
+
+class Gate:
+    """Asks for pairs and attempts on once-failed states, and says what they mean."""
+
+    def __init__(self, book: Book, starts: Starts) -> None:
+        self._book, self._starts = book, starts.gate
+        self._purse = Purse()
+        self._next = 0  # of the gate's starts
+        self._learnt: dict[str, tuple[Start, int]] = {}  # by start: an incumbent failed, a later one succeeded
+
+    def next_pair(self, screened: int) -> list[Slot]:
+        """Return both halves of the next pair in a random order; none where nobody needs one.
+
+        Args:
+            screened: how many screens ended against this incumbent.
+        """
+        waiting = [
+            item
+            for item in self._book.testing
+            if item.state == "gate"
+            and item.bank is None
+            and (item.pairs or item.lead >= STRONG_LEAD or screened >= SCREENED_FIRST)
+        ]
+        if not waiting or self._next >= len(self._starts):
+            return []
+        candidate = max(waiting, key=lambda item: item.lead)  # another's pairs wait, and count when it goes on
+        if sum(pair.done is None for pair in candidate.pairs) >= PAIRS_AHEAD:
+            return []
+        if not candidate.pairs:
+            candidate.stake, self._purse = self._purse.stake, self._purse.staked()
+        return self._pair(candidate)
+
+    def next_bank(self) -> Slot | None:
+        """Return the next once-failed state; no more are out than would do if all succeeded."""
+        for candidate in self._book.testing:
+            slots = candidate.bank or []
+            asked = slots[: candidate.bank_asked]
+            hoped = sum(slot.result is None or slot.result.success for slot in asked)
+            if len(asked) < len(slots) and hoped < candidate.bank_least:
+                candidate.bank_asked += 1
+                return slots[candidate.bank_asked - 1]
+        return None
+
+    def judge(self, candidate: Candidate) -> tuple[Stage, list[Slot]]:
+        """Say what the candidate's pairs, then its attempts on the bank, mean; and what is waited for no longer."""
+        dropped: list[Slot] = []
+        rule = judge_simpler if candidate.proposal.not_worse else judge
+        while candidate.bank is None and candidate.judged < len(candidate.pairs):
+            done = [pair.done for pair in candidate.pairs[: candidate.judged + 1]]
+            complete = [pair for pair in done if pair is not None]
+            if len(complete) < len(done):
+                break
+            candidate.judged += 1
+            candidate.last = stage = rule(complete, candidate.stake)
+            if stage.call is Call.PASS:
+                dropped = slots_of(candidate)  # pairs beyond those that decided
+                self._begin_bank(candidate)
+            elif stage.call is not Call.GO_ON:
+                return stage, dropped
+        if candidate.bank is None:
+            return Stage(Call.GO_ON, "", candidate.judged, 0, 0), dropped
+        return self._judge_bank(candidate, candidate.bank), dropped
+
+    def accepted(self, candidate: Candidate) -> None:
+        """Keep the states from which it succeeded and its predecessor failed; drop those that it has lost."""
+        self._purse = self._purse.gained()
+        for slot in candidate.bank or []:
+            if slot.result is not None and not slot.result.success:
+                del self._learnt[slot.start.start_id]
+        for pair in candidate.pairs[: candidate.judged]:
+            if (done := pair.done) is not None and done.mine.success and not done.theirs.success:
+                self._learnt[pair.candidate.start.start_id] = (pair.candidate.start, pair.candidate.seed)
+
+    def given_up(self, candidate: Candidate) -> None:
+        """Take back what a bet still holds."""
+        if candidate.stake:
+            now = candidate.last.wealth if candidate.state == "gate" and candidate.last else 1.0
+            self._purse = self._purse.given_up(candidate.stake, now)
+
+    def _pair(self, candidate: Candidate) -> list[Slot]:
+        start = self._starts[self._next]
+        self._next += 1
+        seed = self._book.draw_seed()
+        mine = Slot(candidate, start, "gate", seed)
+        theirs = Slot(self._book.incumbent, start, "gate", seed)
+        pair = Pair(f"pair-{self._next:04d}", mine, theirs, self._near_ceiling())
+        mine.pair = theirs.pair = pair
+        candidate.pairs.append(pair)
+        return [theirs, mine] if self._book.rng.integers(0, 2) else [mine, theirs]
+
+    def _begin_bank(self, candidate: Candidate) -> None:
+        successes, trials = tally(self._book.incumbent.results)
+        states = chosen(list(self._learnt.values()))
+        candidate.bank = [Slot(candidate, start, "bank", seed) for start, seed in states]
+        candidate.bank_least = needed(len(states), successes, trials)
+
+    def _judge_bank(self, candidate: Candidate, slots: list[Slot]) -> Stage:
+        passed = candidate.last
+        assert passed is not None  # a candidate comes here from the gate
+        results = [slot.result for slot in slots if slot.result is not None]
+        call = bank(results, len(slots), candidate.bank_least)
+        told = f"; once-failed states {sum(item.success for item in results)}/{len(results)}" if results else ""
+        return replace(passed, call=call, reason=passed.reason + told)
+
+    def _near_ceiling(self) -> bool:
+        won, tried = tally(self._book.incumbent.results)
+        return tried >= CEILING_TRIALS and won >= CEILING_RATE * tried
+
+
+def slots_of(candidate: Candidate) -> list[Slot]:
+    """Return all places for the sake of a candidate, the incumbent's in its pairs too."""
+    halves = [half for pair in candidate.pairs for half in (pair.candidate, pair.incumbent)]
+    return [*candidate.screens.values(), *(candidate.bank or []), *halves]

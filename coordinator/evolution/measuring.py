@@ -1,0 +1,109 @@
+"""Measures one policy on starts that choose nothing: held-out ones for the target, audit ones after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.evolution.book import Book
+from coordinator.evolution.candidate import Candidate, Slot, tally
+from coordinator.evolution.evidence import heldout_hopeless
+from coordinator.evolution.rates import exact_interval
+from coordinator.evolution.records import AuditMeasured, HeldoutMeasured
+from coordinator.evolution.starts import Start, Starts
+
+PROMISING_RATE = 0.85  # of an incumbent that is worth measuring on held-out starts,
+PROMISING_TRIALS = 12  # once it has so many trials
+
+
+class Measurement:
+    """One policy on a list of starts, which may be stopped early."""
+
+    def __init__(self, purpose: str, candidate: Candidate, places: Sequence[tuple[Start, int]], target: int) -> None:
+        """Measure `candidate` on (start, seed) `places`; `target` successes are hoped for, 0 to run all of them."""
+        self.purpose, self.candidate = purpose, candidate
+        self.slots = [Slot(candidate, start, purpose, seed) for start, seed in places]
+        self._target = target
+        self._asked = 0
+
+    def next(self) -> Slot | None:
+        """Return the next place; None once all were asked for."""
+        if self._asked >= len(self.slots):
+            return None
+        self._asked += 1
+        return self.slots[self._asked - 1]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Successes and valid trials."""
+        done = [slot.result for slot in self.slots if slot.result is not None]
+        return sum(result.success for result in done), len(done)
+
+    @property
+    def over(self) -> bool:
+        """Whether all is measured, or the target cannot be reached any more."""
+        successes, done = self.counts
+        return done == len(self.slots) or heldout_hopeless(successes, done, self._target, len(self.slots))
+
+    @property
+    def reached(self) -> bool:
+        """Whether all is measured and the target is reached."""
+        successes, done = self.counts
+        return done == len(self.slots) and successes >= self._target
+
+
+class Measuring:
+    """When the incumbent is measured, and what came of it."""
+
+    def __init__(self, book: Book, starts: Starts, *, target: int, heldout: int, audit: int) -> None:
+        """Hope for `target` successes of `heldout` starts; after that run `audit` more, 0 for none."""
+        self._book = book
+        self._target = target
+        self._heldout, self._audit = starts.heldout[:heldout], starts.audit[:audit]
+        self._measured: set[int] = set()  # candidates that were tried on held-out starts
+        self.current: Measurement | None = None
+
+    @property
+    def ending(self) -> bool:
+        """Whether the target is reached and only the audit is left."""
+        return self.current is not None and self.current.purpose == "audit"
+
+    @property
+    def total(self) -> int:
+        """How many starts the measurement has that runs, or the next one on held-out starts."""
+        return len(self._heldout) if self.current is None else len(self.current.slots)
+
+    def next(self) -> Slot | None:
+        """Return the next place, of a measurement that may begin now; None where there is none."""
+        if self.current is None and self._heldout and self._promising():
+            self._measured.add(self._book.incumbent.candidate_id)
+            self.current = self._of("heldout", self._heldout, self._target)
+        return None if self.current is None else self.current.next()
+
+    def judge(self) -> Measurement | None:
+        """Return the measurement if it is over."""
+        return self.current if self.current is not None and self.current.over else None
+
+    def close(self, measured: Measurement, now_s: float) -> None:
+        """Write down what was measured and stop measuring."""
+        self.current = None
+        successes, done = measured.counts
+        if done:
+            made = AuditMeasured if measured.purpose == "audit" else HeldoutMeasured
+            number, who = self._book.count(measured.purpose), measured.candidate.candidate_id
+            low, high = exact_interval(successes, done)
+            self._book.tell(made(number, who, successes, done, low, high, done == len(measured.slots), now_s))
+
+    def begin_audit(self) -> bool:
+        """Measure the incumbent on audit starts from now on; return False where nobody asked for that."""
+        if self._audit:
+            self.current = self._of("audit", self._audit, 0)
+        return bool(self._audit)
+
+    def _of(self, purpose: str, starts: Sequence[Start], target: int) -> Measurement:
+        places = [(start, self._book.draw_seed()) for start in starts]
+        return Measurement(purpose, self._book.incumbent, places, target)
+
+    def _promising(self) -> bool:
+        won, tried = tally(self._book.incumbent.results)
+        fresh = self._book.incumbent.candidate_id not in self._measured
+        return fresh and tried >= PROMISING_TRIALS and won >= PROMISING_RATE * tried

@@ -1,0 +1,97 @@
+"""The attempts that are out, and those that have to be made again.
+
+An attempt that was lost or invalid leaves its place open, and the place is asked for again under a new assignment. A
+pair stays on the station that it was handed to; where that station is gone or no longer believed, both halves are made
+anew on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from coordinator.evolution.candidate import Slot
+from coordinator.scheduling.work import Attempt, Work
+from edge.records import Trial
+
+
+class Slots:
+    """Places whose attempt is out, by assignment, and places that wait for another attempt."""
+
+    def __init__(self, run: str) -> None:
+        """Name assignments after `run`, so that no two campaigns share one."""
+        self._run = run
+        self._count = 0
+        self._out: dict[str, Slot] = {}
+        self._again: list[Slot] = []
+
+    @property
+    def out(self) -> Iterator[str]:
+        """The assignments that are waited for."""
+        return iter(self._out)
+
+    def is_out(self, assignment_id: str) -> bool:
+        """Return whether an assignment is waited for."""
+        return assignment_id in self._out
+
+    def hand_out(self, slots: Iterable[Slot], edge: str) -> Work:
+        """Return the attempts that fill `slots`, for one station."""
+        return Work(tuple(self._attempt(slot, edge) for slot in slots))
+
+    def answered(self, trial: Trial) -> Slot | None:
+        """Return the place that a trial fills, which is then no longer waited for; None where nobody asked for it."""
+        slot = self._out.get(trial.assignment_id)
+        if slot is None or (trial.bundle, trial.start_id) != (slot.policy, slot.start.start_id):
+            return None
+        return self._out.pop(trial.assignment_id)
+
+    def lost(self, assignment_id: str) -> Slot | None:
+        """Return the place of an attempt that will not be made."""
+        return self._out.pop(assignment_id, None)
+
+    def ask_again(self, slot: Slot) -> None:
+        """Let a place be filled by another attempt."""
+        slot.assignment_id = ""
+        self._again.append(slot)
+
+    def again(self, edge: str, believed: Callable[[str], bool]) -> list[Slot]:
+        """Return places for this station to fill again, what belongs together at once; none where there is nothing."""
+        for slot in self._again:
+            if slot.pair is None or slot.edge == edge:
+                self._again.remove(slot)
+                return [slot]
+            if not believed(slot.edge):
+                return self._both(slot)
+        return []
+
+    def forget(self, slots: Iterable[Slot]) -> None:
+        """Wait for these no longer."""
+        for slot in slots:
+            self._out.pop(slot.assignment_id, None)
+            if slot in self._again:
+                self._again.remove(slot)
+
+    def _both(self, slot: Slot) -> list[Slot]:
+        pair = slot.pair
+        assert pair is not None
+        both = [pair.candidate, pair.incumbent]
+        self.forget(both)
+        for half in both:
+            if half.result is not None:
+                half.candidate.results.remove(half.result)
+            half.result, half.assignment_id = None, ""
+        return both
+
+    def _attempt(self, slot: Slot, edge: str) -> Attempt:
+        self._count += 1
+        slot.assignment_id, slot.edge = f"{self._run}-{self._count:06d}", edge
+        self._out[slot.assignment_id] = slot
+        return Attempt(
+            assignment_id=slot.assignment_id,
+            candidate_id=slot.candidate.candidate_id,
+            bundle=slot.policy,
+            start_id=slot.start.start_id,
+            start=dict(slot.start.coordinates),
+            seed=slot.seed,
+            purpose=slot.purpose,
+            pair_id=None if slot.pair is None else slot.pair.name,
+        )
