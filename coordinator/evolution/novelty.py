@@ -14,8 +14,10 @@ import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
+REMEMBERED = 256  # files: of two policies that are compared, most are the same
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -28,6 +30,7 @@ def key(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(REMEMBERED)
 def normalised(name: str, data: bytes) -> bytes:
     """Return the content of a file without its layout; its bytes where it cannot be read as what its name says."""
     try:

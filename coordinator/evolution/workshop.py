@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import tomlkit
@@ -31,6 +32,8 @@ from policies.space import PolicySpace, SpaceError
 NOTHING_SAID = dict.fromkeys(manifest.PROVENANCE, "")
 FIXED = ("name", "task", "api", "entry")  # what a candidate may not change of its policy.toml
 SUBJECT_CHARS, SAID_CHARS = 200, 1000
+DRAFTS = 1024  # that are remembered: a researcher asks again and again what it has not tried
+REMEMBERED = 256  # files that were looked at: a draft changes one or two of a policy's
 
 
 class GitWorkshop:
@@ -64,19 +67,12 @@ class GitWorkshop:
         Raises:
             ProposalRefused: an unknown or impossible value, a file outside the policy, or one that does not compile.
         """
-        for name in proposal.files:
-            if not contents.NAME.fullmatch(name) or name == contents.BUNDLES_OWN:
-                raise ProposalRefused(
-                    f"{name!r:.80} is no file of a policy; they are lower case words that end in .py, .toml or .json"
-                )
-        changed = {**base.files, **proposal.files}
-        changed[space.FILE] = with_defaults(changed[space.FILE], proposal.changes)
-        source = _source(changed)
-        before, after = (_space(files[space.FILE]) for files in (base.files, source.files))
-        for word in FIXED:
-            if getattr(before, word) != getattr(after, word):
-                raise ProposalRefused(f"{space.FILE} changes {word}, which is this policy's and stays")
-        return source
+        for name, value in proposal.changes.items():
+            if not isinstance(value, bool | int | float):
+                raise ProposalRefused(f"{name!r:.80} is {value!r:.40}, which is neither a number nor true or false")
+        # The kind of a value is part of it: true is equal to 1 and is allowed elsewhere.
+        changes = tuple((name, type(value), value) for name, value in sorted(proposal.changes.items()))
+        return _draft(*(tuple(sorted(files.items())) for files in (base.files, proposal.files)), changes)
 
     def merge(self, base: Source, ours: Source, theirs: Source) -> Source | None:
         """Return `ours` with what `theirs` changed against `base`; None where that cannot be, or is no policy.
@@ -112,8 +108,8 @@ class GitWorkshop:
             bundle = bundle_id(build(Path(folder), source.params, said, parent))
             if self._lineage.commit_of(bundle) != commit:
                 replace(self._publisher, policy=Path(folder)).publish(source.params, said, parent)
-        # Last, so that a bundle whose commit has a name was offered to the stations.
-        self._lineage.name(bundle, commit)
+                # Last, so that a bundle whose commit has a name was offered to the stations.
+                self._lineage.name(bundle, commit)
         return bundle
 
     def accepted(self, bundle: str) -> None:
@@ -138,6 +134,27 @@ class GitWorkshop:
         if commit is None:
             raise ProposalRefused(f"its parent {bundle:.12} was never published in this run")
         return commit
+
+
+@lru_cache(DRAFTS)
+def _draft(
+    base: tuple[tuple[str, bytes], ...],
+    files: tuple[tuple[str, bytes], ...],
+    changes: tuple[tuple[str, type, Value], ...],
+) -> Source:
+    for name, _ in files:
+        if not contents.NAME.fullmatch(name) or name == contents.BUNDLES_OWN:
+            raise ProposalRefused(
+                f"{name!r:.80} is no file of a policy; they are lower case words that end in .py, .toml or .json"
+            )
+    before = dict(base)
+    changed = {**before, **dict(files)}
+    changed[space.FILE] = with_defaults(changed[space.FILE], {name: value for name, _, value in changes})
+    source = _source(changed)
+    for word in FIXED:
+        if getattr(_space(before[space.FILE]), word) != getattr(_space(source.files[space.FILE]), word):
+            raise ProposalRefused(f"{space.FILE} changes {word}, which is this policy's and stays")
+    return source
 
 
 def with_defaults(data: bytes, changes: Mapping[str, Value]) -> bytes:
@@ -203,6 +220,7 @@ def _source(files: Mapping[str, bytes]) -> Source:
     return Source(dict(sorted(files.items())), described.params, novelty.key(files))
 
 
+@lru_cache(REMEMBERED)
 def _compile(name: str, data: bytes) -> None:
     try:
         with warnings.catch_warnings():
@@ -214,6 +232,7 @@ def _compile(name: str, data: bytes) -> None:
         raise ProposalRefused(f"{name} does not compile: {type(error).__name__}") from error
 
 
+@lru_cache(REMEMBERED)
 def _space(data: bytes) -> PolicySpace:
     try:
         return space.parse_space(data)

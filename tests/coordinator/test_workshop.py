@@ -178,6 +178,14 @@ def test_an_empty_change_is_the_same_policy_and_a_change_and_back_too(shop: GitW
     assert shop.draft(there, idea({"speed_m_s": 0.1, "ease": False})) == seed
 
 
+def test_what_was_drafted_before_is_refused_where_another_kind_of_value_is_equal(
+    shop: GitWorkshop, seed: Source
+) -> None:
+    assert shop.draft(seed, idea({"ease": True})) is shop.draft(seed, idea({"ease": True}))
+    with pytest.raises(ProposalRefused, match=r"idea ease is 1\.0"):
+        shop.draft(seed, idea({"ease": 1.0}))
+
+
 def test_a_comment_is_no_other_policy(shop: GitWorkshop, seed: Source) -> None:
     made = shop.draft(seed, idea(policy__py=b"# why\ndef run(robot, params): pass\n"))
     assert made.files != seed.files
@@ -200,6 +208,7 @@ def test_files_are_replaced_and_added_whole(shop: GitWorkshop, seed: Source) -> 
         (idea({"speed_m_s": float("nan")}), "parameter speed_m_s is nan"),
         (idea({"tries": 2.5}), "parameter tries is 2.5; it must be a whole number"),
         (idea({"ease": 1.0}), "idea ease is 1.0; it can be true or false"),
+        (idea({"ease": ["on"]}), "'ease' is ['on'], which is neither a number nor true or false"),  # type: ignore[dict-item]
         (idea({"haste": 1.0}), "slide has no parameter or idea 'haste'"),
         (Proposal("k", {}, "S.", "F.", {"../edge/tasks/task.py": b""}), "'../edge/tasks/task.py' is no file of"),
         (Proposal("k", {}, "S.", "F.", {"/etc/passwd": b""}), "'/etc/passwd' is no file of a policy"),
