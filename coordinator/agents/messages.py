@@ -1,0 +1,222 @@
+"""A model by its vendor's own library as a researcher: it reads and writes the policy's files with tools of ours.
+
+- No program of the agent's runs, so there is no cage: its tools change a table of files in memory, and the change is
+  admitted like any other agent's.
+- It asks through the same proxy: the key, the count and the budgets are there. The prompt is marked to be kept in the
+  vendor's cache, and so is the conversation's end, so that each turn pays for what is new.
+- Film strips of development trials are shown as pictures where the lab offers some.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import anthropic
+import httpx2
+from anthropic.types import Message
+
+from coordinator.agents.coding_agent import TRIES, AgentFailed, Assignment, Model
+from coordinator.agents.file_tools import TOOLS, FileTools
+from coordinator.agents.pack import build
+from coordinator.agents.proxy import ModelProxy
+from coordinator.evolution.ideas import Play, Proposal, ResearchContext
+
+LONGEST_ANSWER = 16_000  # tokens
+TURNS = 60
+RETRIES = 4
+TIMEOUT_S = 600.0
+PICTURES = 4
+CACHED = {"cache_control": {"type": "ephemeral"}}
+SYSTEM = "You are a careful researcher in a robot lab. You work with the tools that you have and end with `submit`."
+
+
+class MessagesResearcher:
+    """One lane with a model by API."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        assignment: Assignment,
+        folder: Path,
+        pictures: Callable[[ResearchContext], Sequence[bytes]] | None = None,
+        wall_s: float = 1800.0,
+    ) -> None:
+        """Prepare; `folder` keeps transcripts, `pictures` returns JPEG film strips of development trials."""
+        self.name = name
+        self._model, self._assignment, self._folder, self._pictures = model, assignment, folder, pictures
+        self._runs, self._wall_s = 0, wall_s
+        self.stop: Callable[[], str | None] = lambda: None
+
+    def play(self, context: ResearchContext) -> Play | None:
+        """Propose no play."""
+        return None
+
+    def propose(self, context: ResearchContext) -> Proposal:
+        """Return the model's change.
+
+        Raises:
+            AgentFailed: it brought none, or went on in vain; says why in one line.
+        """
+        model = self._model
+        model.purse.reopen()
+        self._runs += 1
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self.name}-{self._runs:04d}.jsonl"
+        with (
+            tempfile.TemporaryDirectory(prefix="enpire-agent-") as folder,
+            path.open("w", encoding="utf-8") as transcript,
+            self._proxy(Path(folder) / "m.sock") as proxy,
+            _client(proxy.path) as client,
+        ):
+            tools = FileTools(self._assignment.tree(context), self._assignment.surface(context))
+            until_s = time.monotonic() + self._wall_s
+            return _Talk(self, model, client, proxy, transcript, tools, until_s).proposal(self._first_message(context))
+
+    def _proxy(self, path: Path) -> ModelProxy:
+        model = self._model
+        return ModelProxy(path, self.name, model.provider, model.purse, model.prices, model.book, model.patience)
+
+    def _first_message(self, context: ResearchContext) -> list[dict[str, Any]]:
+        left = self._model.purse.left(time.monotonic())
+        text = build(self._assignment.notes, context, left, self._assignment.robots())
+        pictures = list(self._pictures(context))[:PICTURES] if self._pictures else []
+        return [*map(_picture, pictures), {"type": "text", "text": text, **CACHED}]
+
+
+@dataclass
+class _Talk:
+    """One conversation."""
+
+    owner: MessagesResearcher
+    model: Model
+    client: anthropic.Anthropic
+    proxy: ModelProxy
+    transcript: TextIO
+    tools: FileTools
+    until_s: float
+
+    def proposal(self, question: list[dict[str, Any]]) -> Proposal:
+        """Talk until a change is handed in and admitted."""
+        name = self.owner.name
+        messages: list[dict[str, Any]] = [{"role": "user", "content": question}]
+        for _ in range(TURNS):
+            answer = self._ask(messages)
+            results, proposal = self._results(answer)
+            if proposal is not None:
+                return proposal
+            if self.tools.refusals >= TRIES:
+                why = str(results[-1].get("content", "nothing was handed in")).removeprefix("Refused: ")
+                raise AgentFailed(f"{name} brought nothing that can be tested: {why}")
+            results[-1].update(CACHED)
+            messages += [{"role": "assistant", "content": _said(answer)}, {"role": "user", "content": results}]
+            _keep_two_marks(messages)
+        raise AgentFailed(f"{name} talked for {TURNS} turns and handed nothing in")
+
+    def _results(self, answer: Message) -> tuple[list[dict[str, Any]], Proposal | None]:
+        results: list[dict[str, Any]] = []
+        for call in answer.content:
+            if call.type != "tool_use":
+                continue
+            text, proposal = self.tools.do(call.name, call.input)
+            if proposal is not None:
+                return [], proposal
+            results.append({"type": "tool_result", "tool_use_id": call.id, "content": text})
+        if not results:
+            self.tools.refusals += 1
+            results = [{"type": "text", "text": "Nothing was handed in: make your change and call submit."}]
+        return results, None
+
+    def _ask(self, messages: Sequence[Mapping[str, Any]]) -> Message:
+        """Return a whole answer; one that broke off is asked for again.
+
+        Raises:
+            AgentFailed: there is none to be had, or it is in vain to go on.
+        """
+        failure = ""
+        for _ in range(RETRIES):
+            self._check()
+            try:
+                answer = self._stream(messages)
+            except anthropic.APIStatusError as error:
+                failure = f"the model answered {error.status_code}"
+                self._check()
+                if error.status_code < 429 and error.status_code not in (408, 409):
+                    break
+                self._wait(error.response.headers.get("retry-after"))
+            except (anthropic.AnthropicError, httpx2.HTTPError, ValueError) as error:
+                failure = f"the model's answer broke off ({type(error).__name__})"
+            else:
+                if answer.stop_reason is not None:
+                    return answer
+                failure = "the model's answer broke off"
+        self._check()
+        raise AgentFailed(f"{self.owner.name} gave up: {failure}")
+
+    def _stream(self, messages: Sequence[Mapping[str, Any]]) -> Message:
+        with self.client.messages.stream(
+            model=self.model.name,
+            max_tokens=LONGEST_ANSWER,
+            system=[{"type": "text", "text": SYSTEM}],
+            tools=TOOLS,  # type: ignore[arg-type]
+            messages=messages,  # type: ignore[arg-type]
+        ) as stream:
+            for _ in stream:
+                self._check()
+            answer = stream.get_final_message()
+        self.transcript.write(answer.model_dump_json() + "\n")
+        self.transcript.flush()
+        return answer
+
+    def _check(self) -> None:
+        why = self._in_vain()
+        if why is not None:
+            raise AgentFailed(f"{self.owner.name} stopped: {why}", lasting=True)
+        if time.monotonic() > self.until_s:
+            raise AgentFailed(f"{self.owner.name} was ended after its time")
+
+    def _in_vain(self) -> str | None:
+        return self.owner.stop() or self.proxy.fault or self.model.purse.refused
+
+    def _wait(self, seconds: str | None) -> None:
+        try:
+            wait_s = min(float(seconds or 1.0), self.model.patience.retry_after_s)
+        except ValueError:
+            wait_s = 1.0
+        until_s = time.monotonic() + wait_s
+        while time.monotonic() < until_s and self._in_vain() is None:
+            time.sleep(0.05)
+
+
+def _client(path: Path) -> anthropic.Anthropic:
+    """Return a client that speaks through the proxy's socket; it has no key, and leaves repeating to `_ask`."""
+    transport = httpx2.HTTPTransport(uds=str(path))
+    http = anthropic.DefaultHttpxClient(transport=transport, timeout=TIMEOUT_S)
+    return anthropic.Anthropic(base_url="http://model", api_key="sk-placeholder", http_client=http, max_retries=0)
+
+
+def _said(answer: Message) -> list[dict[str, Any]]:
+    """Return an answer as the vendor wants it back."""
+    kept = {"text": ("text",), "tool_use": ("id", "name", "input"), "thinking": ("thinking", "signature")}
+    kept["redacted_thinking"] = ("data",)
+    parts = [(part.type, part.model_dump()) for part in answer.content]
+    said = [{"type": kind, **{name: part[name] for name in kept[kind]}} for kind, part in parts if kind in kept]
+    return said or [{"type": "text", "text": "(nothing)"}]
+
+
+def _picture(jpeg: bytes) -> dict[str, Any]:
+    source = {"type": "base64", "media_type": "image/jpeg", "data": base64.b64encode(jpeg).decode()}
+    return {"type": "image", "source": source}
+
+
+def _keep_two_marks(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Leave the marks for the cache at the prompt and at the last two ends only: the vendor allows four."""
+    for message in [item for item in messages[1:] if item["role"] == "user"][:-2]:
+        for part in message["content"]:
+            part.pop("cache_control", None)
