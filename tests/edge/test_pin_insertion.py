@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -34,9 +35,11 @@ from edge.tasks.pin_insertion.task import (
     judge,
 )
 from edge.trials.robot import Bench, StationRobot
+from policies.bundle import build, bundle_id, open_bundle, read_unpacked, unpack
+from policies.host import load_run
 from policies.pin_insertion.policy import AGAIN, SKILLS, follow
 from policies.skills.insertion import Hand, descend
-from policies.skills.program import PROGRAM, check, insertions, read_steps
+from policies.skills.program import PROGRAM, check, insertions, read_steps, write_steps
 from policies.skills.wrench import jacobian
 from policies.space import load_space
 
@@ -231,12 +234,22 @@ def test_the_same_seed_gives_the_same_pin(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
-def test_a_tuned_policy_puts_the_pin_in_the_judge_agrees_and_the_reset_pulls_it_out(here: Here) -> None:
+def tuned_bundle(into: Path) -> Path:
+    """Write the policy with its tuned program as a station unpacks it, and return its folder."""
+    source = into / "source"
+    shutil.copytree(POLICY, source, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / PROGRAM).write_bytes(write_steps(TUNED_STEPS))
+    archive = build(source, TUNED, {"hypothesis": "", "researcher": "", "commit": ""}, None)
+    return unpack(open_bundle(archive, bundle_id(archive)), into / "bundles")
+
+
+def test_a_tuned_policy_puts_the_pin_in_the_judge_agrees_and_the_reset_pulls_it_out(here: Here, tmp_path: Path) -> None:
     task = PinInsertion()
     here.robot.begin(90.0)
     task.reset(here.robot, START)
     here.robot.begin(task.time_limit_s)
-    follow(here.robot, load_space(POLICY).complete(TUNED), TUNED_STEPS)
+    folder = tuned_bundle(tmp_path)
+    load_run(folder, "policy.py")(here.robot, read_unpacked(folder).params)
     assert here.world.truth()[0] > SEATED_M
     here.robot.begin(30.0)
     verdict = task.verify(here.robot, START)
