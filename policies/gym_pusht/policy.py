@@ -41,7 +41,7 @@ LOOK_AHEADS_M = (0.110, 0.080, 0.055, 0.035, 0.020)  # along a way, the first wh
 DENSE_M = 0.005  # between two points of a way
 RAYS = np.stack([np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)], axis=1)
 
-OUTCOME_M = 0.003  # of the tool's way between two lines of an outcome
+OUTCOME_M = 0.003  # of the tool's way between two moments of an outcome
 
 
 def run(robot: Robot, params: Params) -> None:
@@ -92,7 +92,7 @@ class Hand:
         start = to_world(self.pose, line.start_m)
         return bool(((start >= LOW_M) & (start <= HIGH_M)).all()) and self._way(line.start_m) is not None
 
-    def note(self, move: dict[str, float], outcome: list[list[float]]) -> None:
+    def note(self, move: dict[str, float], outcome: list[float]) -> None:
         """Leave what a move did."""
         self._robot.note(json.dumps({"move": move, "outcome": outcome}, separators=(",", ":")))
 
@@ -224,14 +224,14 @@ def _play(hand: Hand, moves: list[dict[str, float]]) -> None:
             hand.note(move, outcome)
 
 
-def _outcome(before: Array, log: list[tuple[float, Array]]) -> list[list[float]]:
-    """Return the lines of an outcome, up to where a wall may have taken part."""
-    found: list[list[float]] = []
+def _outcome(before: Array, log: list[tuple[float, Array]]) -> list[float]:
+    """Return an outcome, up to where a wall may have taken part."""
+    found: list[float] = []
     last_m = 0.0
     for done_m, pose in log:
         if not is_free_of_walls(pose):
             break
         if done_m >= last_m + OUTCOME_M:
-            found.append([round(float(value), 5) for value in (done_m, *motion_between(before, pose))])
+            found += [round(float(value), 5) for value in (done_m, *motion_between(before, pose))]
             last_m = done_m
     return found

@@ -1,7 +1,8 @@
 """Pushes: where one begins, which way it goes, and what it did to the T when it was made before.
 
-A move is a place on the T's perimeter and an angle off the inward normal there. Its outcome is a list of
-[tool's way, dx, dy, dyaw], the T's motion in its own frame after so much of the way; metres and radians.
+A move is a place on the T's perimeter and an angle off the inward normal there. Its outcome is one flat list of
+numbers, four for each moment: the tool's way, then the T's motion in its own frame by then, dx, dy and dyaw; metres
+and radians.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def library_of(rows: Sequence[Mapping[str, Any]], mirrored: bool) -> Library | N
         line = line_of(float(row["move"]["place"]), float(row["move"]["angle_rad"]))
         if line is None:
             continue
-        outcome = np.vstack([np.zeros(4), np.asarray(row["outcome"], dtype=np.float64)])
+        outcome = np.vstack([np.zeros(4), np.asarray(row["outcome"], dtype=np.float64).reshape(-1, 4)])
         asked = WAYS_M[outcome[-1, 0] >= WAYS_M]
         motion = np.stack([np.interp(asked, outcome[:, 0], outcome[:, column]) for column in (1, 2, 3)], axis=1)
         some = np.abs(motion).sum(axis=1) > 1e-4  # before it touches, a push does nothing
@@ -95,7 +96,7 @@ def ranked(library: Library, pose: Array, ahead: int) -> Indices:
     order = np.argsort(error_m(ends), kind="stable")
     if not ahead:
         return order
-    best = _every_third(library, order)[:ahead]
+    best = np.append(order[:1], _every_third(library, order)[:ahead])
     after = error_m(moved(ends[best][:, None, :], library.motions[None]))
     reached = np.minimum(after.min(axis=1) + SECOND_M, error_m(ends[best]))
     return np.concatenate([best[np.argsort(reached, kind="stable")], order])
