@@ -152,8 +152,8 @@ def _source(files: Mapping[str, bytes], notes: TaskNotes) -> str:
 
 def _traces(context: ResearchContext) -> str:
     noted = [played for played in context.played if played.notes][-TRACES:]
-    texts = [f"an attempt that ended in {_printable(played.outcome)}\n{fence(played.notes)}" for played in noted]
-    return "## What attempts noted\n" + "\n".join(texts) if texts else ""
+    texts = [fence(f"an attempt that ended in {played.outcome}:\n{played.notes}") for played in noted]
+    return "## What attempts noted\n" + "\n\n".join(texts) if texts else ""
 
 
 def _methods(cards: Sequence[tuple[str, str]]) -> str:

@@ -1,0 +1,189 @@
+"""Several researchers at once, each thinking in a thread of its own while the campaign goes on.
+
+- Whoever conducts a campaign asks `idle` who may think, gives each a context with `think`, and takes what came with
+  `offers`. None of these waits for anybody.
+- A researcher that fails, whatever it raises, costs its own lane only: the lane rests, twice as long each time. One
+  that would fail again, for a refused key or a spent budget, is halted and says why until somebody resumes it.
+- Lanes can be added, paused, resumed and removed while others think. Pausing ends what a lane is thinking.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.agents.coding_agent import AgentFailed
+from coordinator.errors import CoordinatorError
+from coordinator.evolution.ideas import Proposal, ProposalRefused, ResearchContext, Researcher
+
+LOG = logging.getLogger(__name__)
+SHORTEST_REST_S, LONGEST_REST_S = 10.0, 600.0
+
+
+class LaneError(CoordinatorError):
+    """A lane that is not there, is there already, or thinks already."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a lane brought: a proposal, or why there is none."""
+
+    lane: str
+    proposal: Proposal | None
+    failure: str  # one line, empty with a proposal
+    seconds: float  # of thinking
+
+
+@dataclass(frozen=True)
+class LaneState:
+    """How a lane is, for people."""
+
+    lane: str
+    state: str  # "idle", "thinking", "resting", "halted"
+    why: str  # of resting and halted
+    proposals: int
+    failures: int
+
+
+class _Lane:
+    def __init__(self, researcher: Researcher) -> None:
+        self.researcher = researcher
+        self.thinking = False
+        self.halted: str | None = None
+        self.rests_until_s = 0.0
+        self.why = ""
+        self.proposals = self.failures = self.in_a_row = 0
+        if hasattr(researcher, "stop"):
+            researcher.stop = lambda: self.halted
+
+
+class Lanes:
+    """All lanes of a campaign."""
+
+    def __init__(self, researchers: Sequence[Researcher] = ()) -> None:
+        """Begin with these, each under its own name."""
+        self._lock = threading.Lock()
+        self._lanes: dict[str, _Lane] = {}
+        self._offers: list[Offer] = []
+        for researcher in researchers:
+            self.add(researcher)
+
+    def add(self, researcher: Researcher) -> None:
+        """Open a lane.
+
+        Raises:
+            LaneError: there is one of this name.
+        """
+        with self._lock:
+            if researcher.name in self._lanes:
+                raise LaneError(f"there is a lane named {researcher.name!r} already; give this one another name")
+            self._lanes[researcher.name] = _Lane(researcher)
+
+    def remove(self, name: str) -> None:
+        """Close a lane; what it is thinking ends and is not offered."""
+        self.pause(name, "removed")
+        with self._lock:
+            del self._lanes[name]
+
+    def pause(self, name: str, why: str = "paused by a person") -> None:
+        """Let a lane think no more, and end what it is thinking."""
+        with self._lock:
+            self._lane(name).halted = why
+
+    def resume(self, name: str) -> None:
+        """Let a lane think again at once."""
+        with self._lock:
+            lane = self._lane(name)
+            lane.halted, lane.why, lane.rests_until_s, lane.in_a_row = None, "", 0.0, 0
+
+    def idle(self, now_s: float) -> list[str]:
+        """Return the lanes that may be given a context."""
+        with self._lock:
+            return [name for name, lane in self._lanes.items() if _state(lane, now_s) == "idle"]
+
+    def think(self, name: str, context: ResearchContext, now_s: float) -> None:
+        """Let a lane think about this.
+
+        Raises:
+            LaneError: it is not idle.
+        """
+        with self._lock:
+            lane = self._lane(name)
+            if _state(lane, now_s) != "idle":
+                raise LaneError(f"lane {name!r} is {_state(lane, now_s)}")
+            lane.thinking = True
+        threading.Thread(
+            target=self._think, args=(name, lane, context, now_s), name=f"lane {name}", daemon=True
+        ).start()
+
+    def offers(self) -> list[Offer]:
+        """Return what has come since this was asked last."""
+        with self._lock:
+            come, self._offers = self._offers, []
+            return come
+
+    def states(self, now_s: float) -> list[LaneState]:
+        """Return how every lane is."""
+        with self._lock:
+            return [
+                LaneState(name, _state(lane, now_s), lane.halted or lane.why, lane.proposals, lane.failures)
+                for name, lane in self._lanes.items()
+            ]
+
+    def close(self, wait_s: float = 10.0) -> None:
+        """End all thinking, and wait until it has ended."""
+        with self._lock:
+            lanes = list(self._lanes.values())
+            for lane in lanes:
+                lane.halted = lane.halted or "the campaign is over"
+        until_s = time.monotonic() + wait_s
+        while any(lane.thinking for lane in lanes) and time.monotonic() < until_s:
+            time.sleep(0.02)
+
+    def _think(self, name: str, lane: _Lane, context: ResearchContext, now_s: float) -> None:
+        began_s = time.monotonic()
+        proposal, failure, lasting = None, "", False
+        try:
+            proposal = lane.researcher.propose(context)
+        except AgentFailed as error:
+            failure, lasting = str(error), error.lasting
+        except (CoordinatorError, ProposalRefused) as error:
+            failure = str(error)
+        except Exception as error:
+            LOG.exception("lane %s broke", name)
+            failure = f"{name} broke: {type(error).__name__}: {error}"
+        seconds = time.monotonic() - began_s
+        with self._lock:
+            lane.thinking = False
+            _note(lane, failure, lasting, now_s + seconds)
+            if self._lanes.get(name) is lane:
+                self._offers.append(Offer(name, proposal, " ".join(failure.split()), seconds))
+
+    def _lane(self, name: str) -> _Lane:
+        if name not in self._lanes:
+            raise LaneError(f"there is no lane named {name!r}; there are {', '.join(sorted(self._lanes)) or 'none'}")
+        return self._lanes[name]
+
+
+def _state(lane: _Lane, now_s: float) -> str:
+    if lane.thinking:
+        return "thinking"
+    if lane.halted is not None:
+        return "halted"
+    return "resting" if now_s < lane.rests_until_s else "idle"
+
+
+def _note(lane: _Lane, failure: str, lasting: bool, now_s: float) -> None:
+    if not failure:
+        lane.proposals += 1
+        lane.in_a_row, lane.why = 0, ""
+        return
+    lane.failures += 1
+    lane.why = failure
+    lane.rests_until_s = now_s + min(SHORTEST_REST_S * 2**lane.in_a_row, LONGEST_REST_S)
+    lane.in_a_row += 1
+    if lasting and lane.halted is None:
+        lane.halted = failure
