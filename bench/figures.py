@@ -1,7 +1,7 @@
 """Runs the benches and writes docs/figures.md: what was asked, what was measured, by which command.
 
-Results are kept beside it in docs/figures.json, by bench. The demos take over an hour, so they are run on request only.
-Usage: python bench/figures.py [BENCH ...]    without names all but demo_seeds; e.g. control_step demo_seeds
+Results are kept beside it in docs/figures.json, by bench. Whole campaigns take hours, so they are run on request only.
+Usage: python bench/figures.py [BENCH ...]    without names all but the slow ones; e.g. control_step demo_seeds
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "figures.json"
 PAGE = ROOT / "docs" / "figures.md"
-SLOW = {"demo_seeds"}
+SLOW = {"demo_seeds", "mru", "fleet_scaling", "fleet_scaling_pin_insertion"}
+# Benches whose rows are another bench's with these options.
+OPTIONS = {
+    "fleet_scaling_pin_insertion": (
+        "fleet_scaling", "--task", "pin_insertion", "--stations", "4", "--out", "runs/fleet_scaling_pin.jsonl",
+    ),
+}  # fmt: skip
 NOT_A_BENCH = {"figures"}
 OPENING = """\
 # Figures
@@ -31,7 +37,8 @@ machines are noisy: figures of time are medians.
 
 def main(names: list[str]) -> None:
     """Run the named benches, or all quick ones, and write the page."""
-    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_A_BENCH)
+    found = {path.stem for path in Path(__file__).parent.glob("*.py")} - NOT_A_BENCH
+    known = sorted(found | OPTIONS.keys())
     unknown = sorted(set(names) - set(known))
     if unknown:
         sys.exit(f"no bench {', '.join(unknown)}; known: {', '.join(known)}")
@@ -46,7 +53,8 @@ def main(names: list[str]) -> None:
 
 
 def _run(name: str) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).with_name(f"{name}.py"))]
+    script, *options = OPTIONS.get(name, (name,))
+    command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), *options]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     rows = json.loads(done.stdout.strip().splitlines()[-1])["rows"]
     machine = f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}"
@@ -54,7 +62,9 @@ def _run(name: str) -> dict[str, Any]:
 
 
 def _section(name: str, result: Mapping[str, Any]) -> str:
-    return "\n".join(["", f"## `python bench/{name}.py`", "", *_table(result), ""])
+    script, *options = OPTIONS.get(name, (name,))
+    command = " ".join(["python", f"bench/{script}.py", *options])
+    return "\n".join(["", f"## `{command}`", "", *_table(result), ""])
 
 
 def _table(result: Mapping[str, Any]) -> Iterator[str]:

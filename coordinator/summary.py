@@ -29,7 +29,7 @@ from coordinator.report.measures import (
     robot_use,
     station_minutes,
 )
-from coordinator.report.milestones import EPISODES, SHARES, Milestone, success_at, time_to, token_use
+from coordinator.report.milestones import EPISODES, SHARES, Milestone, success_at, time_to, to_target, token_use
 from coordinator.report.run import Idea, Run, load
 from coordinator.store import FILE as DATABASE
 
@@ -78,6 +78,7 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         "target": _target(run),
         "from": _success(run, line[0]) if line else None,
         "to": _success(run, line[-1]) if line else None,
+        "audit": _audit(run),
         "accepted": [_accepted(item.idea) for item in line if item.idea.parent_candidate_id is not None],
         "ideas": idea_counts(run),
         "trials": {
@@ -96,6 +97,7 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         },
         "mtu": asdict(token_use(run)),
         "time_to": {f"{share:.2f}": _milestone(time_to(run, share)) for share in SHARES},
+        "to_target": _milestone(to_target(run)),
         f"at_{EPISODES}_episodes": _milestone(success_at(run)),
         "reset_share": use.resetting,
         "reset": _reset(run),
@@ -211,10 +213,16 @@ def _target(run: Run) -> dict[str, Any] | None:
 
 
 def _target_minute(run: Run) -> float | None:
-    if run.campaign is None:
+    reached = to_target(run)
+    return None if reached is None else reached.minute
+
+
+def _audit(run: Run) -> dict[str, Any] | None:
+    """Return the last measurement on audit starts, which nothing was chosen by."""
+    if not run.audits:
         return None
-    wanted = run.campaign.target_successes
-    return min((row.minute for row in run.heldout if row.complete and row.successes >= wanted), default=None)
+    last = run.audits[-1]
+    return {**_count(Count(last.successes, last.trials)), "complete": last.complete, "candidate_id": last.candidate_id}
 
 
 def _first_accept_minute(line: tuple[Incumbent, ...]) -> float | None:

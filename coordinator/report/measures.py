@@ -1,7 +1,8 @@
 """The figures of a run: counts with intervals, incumbents, use of the robots, resets and failures.
 
 - A success rate is a Count: k of n valid trials with the exact 95 % interval. Invalid trials leave n, counted apart.
-- Held-out trials are never pooled with the trials that chose a policy.
+- Held-out and audit trials are never pooled with the trials that chose a policy, nor are canaries, which may tell of
+  the station.
 - Use of the robots (MRU) is wall time in trials over the wall time of the run, as a mean over the stations; resets
   do not count as use.
 """
@@ -19,6 +20,7 @@ from coordinator.evolution.rates import exact_interval
 from coordinator.report.run import Idea, Run, TrialRow
 
 HELDOUT = "heldout"
+APART = frozenset((HELDOUT, "audit", "canary"))  # purposes that no success of a policy is pooled over
 ATTEMPTS = 8  # of pass@8
 VERDICTS = {  # of ideas, in words
     "accept": "accepted",
@@ -66,7 +68,7 @@ class Incumbent:
     generation: int
     from_minute: float
     to_minute: float
-    pooled: Count  # every valid trial of it outside the held-out starts, whenever it ran
+    pooled: Count  # every valid trial of it that chose policies, whenever it ran: not those APART
     heldout: Count | None  # its largest held-out measurement
 
     @property
@@ -91,7 +93,7 @@ def incumbents(run: Run) -> tuple[Incumbent, ...]:
             generation=generation,
             from_minute=start,
             to_minute=end,
-            pooled=count(trial for trial in run.trials if trial.bundle == idea.bundle and trial.purpose != HELDOUT),
+            pooled=count(trial for trial in run.trials if trial.bundle == idea.bundle and trial.purpose not in APART),
             heldout=_heldout(run, idea),
         )
         for generation, (idea, (start, end)) in enumerate(zip(accepted, pairwise([*starts, run.minutes]), strict=True))

@@ -20,7 +20,8 @@ class Milestone:
     """What it took to get somewhere."""
 
     minute: float  # wall time from the start of the run
-    station_minutes: float  # of the stations' own clocks, trials and resets
+    station_minutes: float  # of the stations' own clocks, trials and resets, over all stations
+    clock_minutes: float  # of the one station's own clock that had the most of it
     trials: int  # finished by then, invalid ones too
     tokens: int  # of language models, in and out
     success: Count
@@ -39,6 +40,14 @@ def time_to(run: Run, share: float) -> Milestone | None:
     """Return the first complete held-out measurement with at least that share of success; None where there is none."""
     reached = (row for row in run.heldout if row.complete and row.trials and row.successes >= share * row.trials)
     first = min(reached, key=lambda row: row.minute, default=None)
+    return None if first is None else _milestone(run, first.minute, Count(first.successes, first.trials))
+
+
+def to_target(run: Run) -> Milestone | None:
+    """Return the first complete held-out measurement that met the campaign's target; None where there is none."""
+    wanted = run.campaign.target_successes if run.campaign else None
+    met = (row for row in run.heldout if wanted is not None and row.complete and row.successes >= wanted)
+    first = min(met, key=lambda row: row.minute, default=None)
     return None if first is None else _milestone(run, first.minute, Count(first.successes, first.trials))
 
 
@@ -65,9 +74,13 @@ def token_use(run: Run) -> TokenUse:
 
 def _milestone(run: Run, minute: float, success: Count) -> Milestone:
     before = [trial for trial in run.trials if _ended_minute(trial) <= minute]
+    clocks: dict[str, float] = {}
+    for trial in before:
+        clocks[trial.edge] = clocks.get(trial.edge, 0.0) + trial.trial_s + trial.reset_s
     return Milestone(
         minute=minute,
-        station_minutes=sum(trial.trial_s + trial.reset_s for trial in before) / 60.0,
+        station_minutes=sum(clocks.values()) / 60.0,
+        clock_minutes=max(clocks.values(), default=0.0) / 60.0,
         trials=len(before),
         tokens=sum(call.tokens for call in run.token_calls if call.minute <= minute),
         success=success,

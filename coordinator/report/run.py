@@ -73,6 +73,8 @@ class Idea:
     changes: Mapping[str, Any]
     state: str
     decision: Decision | None
+    minute: float  # when it was made
+    merged: tuple[int, ...] = ()  # candidates that it is made of beside the incumbent
 
     @property
     def verdict(self) -> str:
@@ -94,7 +96,7 @@ class Idea:
 
 @dataclass(frozen=True)
 class Heldout:
-    """A measurement on held-out starts."""
+    """A measurement on held-out starts, or on audit starts."""
 
     candidate_id: int
     successes: int
@@ -120,6 +122,7 @@ class TrialRow:
     reset_tries: int
     trial_s: float
     start_minute: float
+    end_minute: float  # with what opening and sealing took
     wall_reset_min: float
     wall_trial_min: float
     measures: Mapping[str, float]
@@ -141,6 +144,7 @@ class Station:
     edge: str
     software: str
     peak_memory_mb: float
+    first_seen_minute: float
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,20 @@ class TokenCall:
     """A call of a language model."""
 
     researcher: str
+    model: str
+    input_tokens: int  # those from the vendor's cache too
+    output_tokens: int
+    cached_tokens: int
+    seconds: float
     tokens: int  # in and out
+    minute: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A station's process that ended, as the coordinator noted it."""
+
+    edge: str
     minute: float
 
 
@@ -162,9 +179,11 @@ class Run:
     stations: tuple[Station, ...]
     ideas: tuple[Idea, ...]  # in the order they were made
     heldout: tuple[Heldout, ...]
+    audits: tuple[Heldout, ...]
     trials: tuple[TrialRow, ...]  # in the order they began
     quarantined: int
     token_calls: tuple[TokenCall, ...]
+    ended: tuple[Ended, ...]
     summary: Mapping[str, Any]
 
     def idea(self, candidate_id: int) -> Idea:
@@ -214,12 +233,13 @@ def _load(folder: Path, database: sqlite3.Connection) -> Run:
         folder=folder,
         campaign=_read(Campaign, campaign, ended_why=campaign["ended_why"] or "") if campaign else None,
         minutes=max(minute(ended), 0.0),
-        stations=tuple(_read(Station, row) for row in database.execute("SELECT * FROM stations ORDER BY edge")),
-        ideas=tuple(_ideas(database, minute)),
-        heldout=tuple(
-            _read(Heldout, row, complete=bool(row["complete"]), minute=minute(row["ended_unix_s"]))
-            for row in database.execute("SELECT * FROM heldout ORDER BY ended_unix_s")
+        stations=tuple(
+            _read(Station, row, first_seen_minute=minute(row["first_seen_unix_s"]))
+            for row in database.execute("SELECT * FROM stations ORDER BY edge")
         ),
+        ideas=tuple(_ideas(database, minute)),
+        heldout=tuple(_measured(database, "heldout", minute)),
+        audits=tuple(_measured(database, "audits", minute)),
         trials=tuple(
             _read(
                 TrialRow,
@@ -227,6 +247,7 @@ def _load(folder: Path, database: sqlite3.Connection) -> Run:
                 used=bool(row["used"]),
                 measures=json.loads(row["measures"]),
                 start_minute=minute(row["started_unix_s"]),
+                end_minute=minute(row["ended_unix_s"]),
                 wall_reset_min=row["wall_reset_s"] / 60.0,
                 wall_trial_min=row["wall_trial_s"] / 60.0,
             )
@@ -235,16 +256,26 @@ def _load(folder: Path, database: sqlite3.Connection) -> Run:
         quarantined=database.execute("SELECT COUNT(*) FROM quarantine").fetchone()[0],
         token_calls=tuple(
             _read(TokenCall, row, tokens=row["input_tokens"] + row["output_tokens"], minute=minute(row["unix_s"]))
-            for row in _token_rows(database)
+            for row in _rows(database, "token_use", "unix_s")
+        ),
+        ended=tuple(
+            Ended(row["edge"], minute(row["unix_s"]))
+            for row in _rows(database, "events", "unix_s")
+            if row["edge"] and row["text"].startswith("ended with")
         ),
         summary=_summary(folder / "summary.json"),
     )
 
 
-def _token_rows(database: sqlite3.Connection) -> list[sqlite3.Row]:
-    """Return the calls of language models, none where the database is from before they were kept."""
-    kept = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'token_use'").fetchone()
-    return database.execute("SELECT * FROM token_use ORDER BY unix_s").fetchall() if kept else []
+def _rows(database: sqlite3.Connection, table: str, order: str) -> list[sqlite3.Row]:
+    """Return the rows of a table, none where the database is from before it was kept."""
+    kept = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    return database.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall() if kept else []
+
+
+def _measured(database: sqlite3.Connection, table: str, minute: Callable[[float], float]) -> Iterator[Heldout]:
+    for row in _rows(database, table, "ended_unix_s"):
+        yield _read(Heldout, row, complete=bool(row["complete"]), minute=minute(row["ended_unix_s"]))
 
 
 def _times(database: sqlite3.Connection) -> Iterator[float | None]:
@@ -263,11 +294,21 @@ def _ideas(database: sqlite3.Connection, minute: Callable[[float], float]) -> It
         row["candidate_id"]: _read(Decision, row, minute=minute(row["decided_unix_s"]))
         for row in database.execute("SELECT * FROM decisions ORDER BY decision_id")
     }
+    merged: dict[int, tuple[int, ...]] = {}
+    for row in _rows(database, "merges", "candidate_id, merged_candidate_id"):
+        merged[row["candidate_id"]] = (*merged.get(row["candidate_id"], ()), row["merged_candidate_id"])
     for row in database.execute(
-        "SELECT * FROM hypotheses JOIN candidates USING (hypothesis_id)"
+        "SELECT *, candidates.created_unix_s AS made_unix_s FROM hypotheses JOIN candidates USING (hypothesis_id)"
         " ORDER BY candidates.created_unix_s, candidate_id"
     ):
-        yield _read(Idea, row, changes=json.loads(row["changes"]), decision=decisions.get(row["candidate_id"]))
+        yield _read(
+            Idea,
+            row,
+            changes=json.loads(row["changes"]),
+            decision=decisions.get(row["candidate_id"]),
+            minute=minute(row["made_unix_s"]),
+            merged=merged.get(row["candidate_id"], ()),
+        )
 
 
 Row = TypeVar("Row")
