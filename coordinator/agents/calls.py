@@ -24,6 +24,7 @@ class Patience:
     connect_s: float = 10.0
     silence_s: float = 180.0  # between two pieces of an answer
     retry_after_s: float = 20.0  # the longest that an agent is told to wait
+    repeats: int = 2  # of a question that the vendor was too busy for, before the agent hears of it
     failures: int = 8  # of the vendor, in a row, before it is given up
 
 
@@ -40,7 +41,7 @@ class Call:
     nano_usd: int  # both, in billionths of a dollar
     seconds: float
     status: int  # of the answer, 0 for none
-    ended: str  # how: "complete", "broken off", "agent gone", "silent", "failed"
+    ended: str  # how: "complete", "broken off", "agent gone", "silent", "failed", "asked again"
 
 
 Book = Callable[[Call], None]

@@ -37,6 +37,7 @@ NOT_PASSED_ON = frozenset(
 NOT_PASSED_BACK = frozenset(
     {"connection", "content-length", "transfer-encoding", "keep-alive", "set-cookie", "date", "server"}
 )
+BUSY = frozenset({429, 503, 529})
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 502: "api_error"}
 
 
@@ -183,14 +184,25 @@ class Exchange:
         self._booked = self._sent = False
 
     def run(self) -> None:
-        """Send the question on, the answer back, and book it, whatever happens in between."""
+        """Send the question on, the answer back, and book it, whatever happens in between.
+
+        A vendor that is too busy is asked again before the agent hears of it: some agents give up at the first time.
+        """
+        for left in range(self._proxy.patience.repeats, -1, -1):
+            wait_s = self._once(left > 0)
+            if wait_s is None:
+                return
+            self._pause(wait_s)
+
+    def _once(self, may_repeat: bool) -> float | None:
+        """Ask once; return how long to wait before asking again, None where that is not to be done."""
         line = connect(self._proxy)
-        ended = "failed"
+        ended, wait_s = "failed", None
         self._proxy.in_air(self, None)
         try:
             line.connect()
             self._proxy.in_air(self, line.sock)
-            ended = self._through(line)
+            ended, wait_s = self._through(line, may_repeat)
         except AgentGone:
             ended = "agent gone"
             raise
@@ -202,13 +214,21 @@ class Exchange:
             self._give_up(ended, "the model's vendor cannot be reached or broke off")
         finally:
             try:
-                self._book(ended)
+                if wait_s is None:
+                    self._book(ended)
             finally:
                 self._proxy.landed(self)
                 line.close()
+        return wait_s
 
-    def _through(self, line: http.client.HTTPConnection) -> str:
-        """Return how the answer ended."""
+    def _pause(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s and not (self._proxy.hung_up or self._proxy.fault):
+            self._proxy.heard_s = time.monotonic()  # waiting is no silence
+            time.sleep(0.02)
+
+    def _through(self, line: http.client.HTTPConnection, may_repeat: bool) -> tuple[str, float | None]:
+        """Return how the answer ended, and how long to wait before asking again if that is to be done."""
         handler = self._handler
         headers = passed_on(dict(handler.headers.items()), self._proxy)
         self._sent = True
@@ -221,14 +241,18 @@ class Exchange:
         given = dict(answer.getheaders())
         streams = answer.status == 200 and "event-stream" in (answer.getheader("content-type") or "")
         if streams:
-            return self._stream(answer, given)
+            return self._stream(answer, given), None
         data = answer.read(LONGEST_ANSWER)
         if answer.status == 200:
             self._meter.whole(data)
-        ended = "failed" if answer.status != 200 else "complete" if self._meter.complete else "broken off"
+        ended = "failed" if answer.status != 200 else self._ended()
+        if may_repeat and answer.status in BUSY and not (self._proxy.fault or self._proxy.hung_up):
+            self._proxy.keep(self._ask, self._row(Usage(), Usage(), 0, "asked again"))
+            longest_s = self._proxy.patience.retry_after_s
+            return ended, float(shorter_wait("retry-after", answer.getheader("retry-after") or "1", longest_s))
         self._book(ended)
         handler.send_whole(answer.status, given, data)
-        return ended
+        return ended, None
 
     def _stream(self, answer: http.client.HTTPResponse, headers: Mapping[str, str]) -> str:
         """Send events on as they come; the row is written before the last one, or before the end is told."""

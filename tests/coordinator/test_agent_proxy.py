@@ -25,7 +25,7 @@ from tests.harness.model_server import CHAT, MESSAGES, MODEL, RESPONSES, Bill, F
 
 KEY = "the-real-key"
 PRICES = Prices((Price(MODEL, date(2026, 1, 1), 3000, 300, 3750, 6000, 15000),))
-PATIENCE = Patience(connect_s=2, silence_s=0.5, retry_after_s=3, failures=3)
+PATIENCE = Patience(connect_s=2, silence_s=0.5, retry_after_s=3, repeats=0, failures=3)
 
 
 class Ledger:
@@ -310,3 +310,14 @@ def test_a_model_without_a_price_is_refused_where_money_is_counted(tmp_path: Pat
             assert b"no price is known" in ask(proxy, MESSAGES, body)[1]
         with proxied(tmp_path, server, Budget(tokens=10**6)) as (proxy, _):
             assert ask(proxy, MESSAGES, body)[0] == 200
+
+
+def test_a_vendor_that_is_busy_is_asked_again_before_the_agent_hears_of_it(tmp_path: Path) -> None:
+    patience = replace(PATIENCE, repeats=2, failures=9, retry_after_s=0.1)
+    faults = [Fault(429, "3600"), Fault(529), None, *[Fault(429)] * 3, None]
+    with ModelServer(faults=faults) as server, proxied(tmp_path, server, None, patience) as (proxy, ledger):
+        assert [ask(proxy, CHAT, question(CHAT))[0] for _ in range(3)] == [200, 429, 200]
+        again = ["asked again", "asked again"]
+        assert [row.ended for row in ledger.rows] == [*again, "complete", *again, "failed", "complete"]
+        assert proxy.purse.spent.tokens == sum(bill.total for bill in server.billed)
+        assert proxy.purse.spent.calls == 3
