@@ -5,7 +5,6 @@ The same code as over the network, with another fetcher: what is on the stick is
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ def import_bundles(station: Path, folder: Path, bundles: Sequence[str]) -> Impor
         settings = read_settings(station)
         with Journal(settings.journal_path) as journal:
             trust = Trust(settings.trust, FolderFetcher(folder))
-            supply = Supply(settings, trust, journal, most_weights_bytes=sys.maxsize)
+            supply = Supply(settings, trust, journal, weights_within_s=float("inf"))
             supply.turn()
             if supply.refusal:
                 older = "version" in supply.refusal

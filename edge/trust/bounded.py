@@ -15,6 +15,8 @@ from typing import IO
 from tuf.api.exceptions import DownloadError, DownloadLengthMismatchError, SlowRetrievalError
 from tuf.ngclient import FetcherInterface
 
+from edge.trust.parts import rest_of
+
 METADATA_URL = "metadata/"
 
 
@@ -52,20 +54,30 @@ class Bounded(FetcherInterface):
         data = self.newest[url] = b"".join(self._limited(url, max_length))
         return data
 
+    def fetch_from(self, url: str, offset: int, max_length: int) -> Iterator[bytes]:
+        """Yield what is under `url` from a byte on, at most `max_length` bytes."""
+        return self._at_most(url, self._checked(url, lambda: rest_of(self._inner, url, offset)), max_length)
+
     def _limited(self, url: str, max_length: int) -> Iterator[bytes]:
-        length = 0
         if url.startswith(METADATA_URL):
             max_length = min(max_length, self._most_metadata_bytes)
-        for chunk in self.fetch(url):
+        return self._at_most(url, self.fetch(url), max_length)
+
+    def _at_most(self, url: str, chunks: Iterator[bytes], max_length: int) -> Iterator[bytes]:
+        length = 0
+        for chunk in chunks:
             length += len(chunk)
             if not length <= max_length:
                 raise DownloadLengthMismatchError(f"{url} has more than the {max_length} bytes that it may have")
             yield chunk
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        return self._checked(url, lambda: self._inner.fetch(url))
+
+    def _checked(self, url: str, fetch: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
         try:
             self._check_time(url)
-            for chunk in self._inner.fetch(url):
+            for chunk in fetch():
                 self._check_time(url)
                 yield chunk
         except DownloadError:

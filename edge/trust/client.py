@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from edge.records import EDGE_NAME
 from edge.trust.bounded import METADATA_URL, Bounded
 from edge.trust.errors import ClockSuspect, NotGranted, Stale, Tampered, TrustError, Unreachable, told
-from edge.trust.floor import FILE, Floor, mend_floor, read_floor, sync_folder, write_floor
+from edge.trust.floor import FILE, Floor, mend_floor, read_floor, write_floor
+from edge.trust.parts import REFRESH_S, append, arrived, finish, longest_s, part_of, verify
 from edge.trust.rules import File, check_shape, check_target, check_time, marks, parse_revoked, top_level
 from edge.wire.targets import (
     ASSIGNMENTS,
@@ -61,8 +61,6 @@ CONFIG = UpdaterConfig(
 )
 TARGETS_URL = "targets/"
 ROOT_FILE, CACHE, BUNDLES = "root.json", "metadata", "bundles"
-REFRESH_S = 20.0
-LEAST_BYTES_PER_S = 16 << 10  # a target may take as long as at this rate, and REFRESH_S
 MOST_ORDER_BYTES, MOST_LIST_BYTES, MOST_BUNDLE_BYTES, MOST_WEIGHT_BYTES = 64 << 10, 1 << 20, 4 << 20, 8 << 30
 PLACEHOLDER = "-"
 # A path of each role, which python-tuf loads it by.
@@ -170,7 +168,18 @@ class Trust:
         return grant, data
 
     def weights(self, sha256: str, into: Path) -> Path:
-        """Fetch a file of weights to `into`/<sha256> unless it is there, and return that; whole or not at all.
+        """Fetch a file of weights to `into`/<sha256> unless it is there, and return that.
+
+        Raises: as `bundle`.
+        """
+        while self.more_weights(sha256, into, MOST_WEIGHT_BYTES):
+            pass
+        return into / sha256
+
+    def more_weights(self, sha256: str, into: Path, most: int) -> int:
+        """Fetch some `most` more bytes of a file of weights; return how many are missing then, 0 once it has its name.
+
+        What has come lies beside it and is gone on from, also after a restart.
 
         Raises: as `bundle`.
         """
@@ -180,16 +189,18 @@ class Trust:
         check_target(target, MOST_WEIGHT_BYTES)
         final = into / sha256
         with self._locked(), told():
-            if not final.exists():
-                into.mkdir(parents=True, exist_ok=True)
-                unfinished = into / f".{sha256}"
-                self._fetcher.allow(_longest_s(target))
-                self._current().updater.download_target(target, str(unfinished))
-                _verify_file(target, unfinished)
-                unfinished.replace(final)
-                sync_folder(into)
-            _verify_file(target, final)
-        return final
+            if final.exists():
+                verify(target, final)
+                return 0
+            into.mkdir(parents=True, exist_ok=True)
+            here = arrived(final)
+            if missing := max(target.length - here, 0):
+                self._fetcher.allow(longest_s(min(missing, most)))
+                chunks = self._fetcher.fetch_from(f"{TARGETS_URL}{target.get_prefixed_paths()[0]}", here, missing)
+                missing = append(part_of(final), chunks, missing, most)
+            if not missing:
+                finish(target, final)
+        return missing
 
     def order(self, edge: str) -> bytes | None:
         """Return the JSON that tells `edge` what to run, None where there is none.
@@ -347,7 +358,7 @@ class Trust:
     def _fetch(self, target: TargetFile, most: int) -> bytes:
         check_target(target, most)
         with told():
-            self._fetcher.allow(_longest_s(target))
+            self._fetcher.allow(longest_s(target.length))
             url = f"{TARGETS_URL}{target.get_prefixed_paths()[0]}"
             data = self._fetcher.download_bytes(url, target.length)
             target.verify_length_and_hashes(data)
@@ -386,13 +397,3 @@ def _load_delegated(updater: Updater) -> dict[str, TrustError]:
 
 def _roles(verified: _Verified) -> dict[str, Any]:
     return {name: signed for name, (_, signed) in verified.files.items()}
-
-
-def _longest_s(target: TargetFile) -> float:
-    return REFRESH_S + target.length / LEAST_BYTES_PER_S
-
-
-def _verify_file(target: TargetFile, path: Path) -> None:
-    with open(path, "rb") as file:
-        target.verify_length_and_hashes(file)
-        os.fsync(file.fileno())

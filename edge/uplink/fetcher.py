@@ -26,7 +26,10 @@ class ZenohFetcher(FetcherInterface):
         self._edge = edge
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        offset = 0
+        return self.fetch_from(url, 0)
+
+    def fetch_from(self, url: str, offset: int) -> Iterator[bytes]:
+        """Yield a file from a byte on."""
         while True:
             total, data = self._piece(url, offset)
             if data:

@@ -34,6 +34,8 @@ class Settings:
     station_hash: str
     calibration_hash: str
     tls: Tls | None = None  # with which it proves who it is; None for a coordinator on this machine
+    reserve_mb: float = 200.0  # of the disk, which weights leave to the ledger
+    disk_mb: float = 64_000.0  # of a larger disk this much counts
     trial_mb_per_s: float = 4.0  # for recordings while a trial runs, so that what it needs of the network is free
 
     @property
@@ -77,6 +79,7 @@ def read_settings(folder: Path) -> Settings:
     try:
         text = path.read_bytes()
         raw = tomllib.loads(text.decode())
+        storage = raw.get("storage", {})
         return Settings(
             folder=folder,
             name=str(raw["name"]),
@@ -85,7 +88,9 @@ def read_settings(folder: Path) -> Settings:
             station_hash=hashlib.sha256(text).hexdigest(),
             calibration_hash=load_calibration(folder / "calibration.toml").sha256,
             tls=_identity(folder, str(raw["coordinator"]["endpoint"])),
-            trial_mb_per_s=float(raw.get("storage", {}).get("trial_mb_per_s", Settings.trial_mb_per_s)),
+            reserve_mb=float(storage.get("reserve_mb", Settings.reserve_mb)),
+            disk_mb=float(storage.get("disk_mb", Settings.disk_mb)),
+            trial_mb_per_s=float(storage.get("trial_mb_per_s", Settings.trial_mb_per_s)),
         )
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error

@@ -3,6 +3,7 @@
 - Whether a bundle may run is the lab's to say, in signed metadata; the coordinator only carries it.
 - A bundle counts as here once it was verified, unpacked and noted in the activation journal, in this order.
 - With the lab out of reach everything stays as it was: what was verified before may run until its signature expires.
+- Weights come in parts, for a moment in each turn, so that trials and orders do not wait for them; a cut loses nothing.
 - A bundle that is not what it should be is noted as rejected, and never asked for again. Bytes that are another's, as
   they were altered on the way, say nothing about it: it is asked for again after a while.
 """
@@ -10,28 +11,45 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from edge.activation.journal import ArrowRefused, Journal, OrderRefused
 from edge.records import RecordError, order_from_json
 from edge.trust.client import Grant, NotGranted, Stale, Tampered, Trust, TrustError, Unreachable
+from edge.trust.parts import arrived
 from edge.uplink.settings import Settings, UplinkError
 from policies.bundle import Bundle, BundleError, BundleMalformed, open_bundle, unpack
+from policies.space import Weight
 
 LOG = logging.getLogger("edge.uplink")
 REFRESH_EVERY_S = 1.0
 BUNDLES_KEPT = 64  # as many candidates as a lab names at a time
 UNUSED_S = 86_400.0  # after which weights that no bundle links to go
-MOST_WEIGHTS_BYTES = 64 << 20  # over the network: nothing else is sent or heard while they come
+WEIGHTS_PART_BYTES = 1 << 20
+WEIGHTS_WITHIN_S = 0.2  # in each turn: nothing else is sent or heard while they come
+FREE_SHARE = 0.05  # of the disk, below which a station begins no trial (edge.disk)
 AFTER_TAMPERED_S = 30.0
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class NotSupplied(UplinkError):
     """A bundle that cannot be had; one line that says why."""
+
+
+class StillComing(NotSupplied):
+    """A bundle that waits for its weights, which are on their way."""
+
+
+def free_and_total_mb(folder: Path) -> tuple[float, float]:
+    """Return what is free of the disk that holds a folder and how large that is, as its user sees it."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize / 1e6, (disk.f_blocks - disk.f_bfree + disk.f_bavail) * disk.f_frsize / 1e6
 
 
 class Supply:
@@ -43,16 +61,20 @@ class Supply:
         trust: Trust,
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
-        most_weights_bytes: int = MOST_WEIGHTS_BYTES,
+        *,
+        weights_within_s: float = WEIGHTS_WITHIN_S,
+        space: Callable[[Path], tuple[float, float]] = free_and_total_mb,
     ) -> None:
         """Bring what `trust` grants into the station's folder, and note it in `journal`.
 
         When to ask goes by `clock`, in seconds from anywhere; whether a signature still holds, by the journal's.
+        Each turn fetches parts of weights for `weights_within_s`, one part at least.
         """
         self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
-        self._most_weights_bytes = most_weights_bytes
+        self._weights_within_s, self._space = weights_within_s, space
         self._refresh_at_s = float("-inf")
         self._whole: dict[str, Bundle] = {}  # bundles that wait for their weights
+        self._coming: dict[str, str] = {}  # bundles whose weights are on their way -> task
         self._order = b""  # the newest that was looked at
         self._tampered: dict[str, tuple[float, str]] = {}  # bundle -> when to ask again, by the clock, and why not now
         self.refusal = ""  # the newest thing that was refused, for the status
@@ -65,6 +87,7 @@ class Supply:
             ActivationError: the journal cannot be written.
         """
         if self._clock() < self._refresh_at_s:
+            self._go_on()
             return
         self._refresh_at_s = self._clock() + REFRESH_EVERY_S
         try:
@@ -81,6 +104,18 @@ class Supply:
             try:
                 self._have(task, bundle)
             except NotSupplied as error:
+                self._refuse(str(error))
+
+    def _go_on(self) -> None:
+        """Fetch more of the weights that a bundle waits for."""
+        for bundle, task in list(self._coming.items())[:1]:
+            try:
+                self._have(task, bundle)
+                del self._coming[bundle]
+            except StillComing as error:
+                self._refuse(str(error))
+            except NotSupplied as error:
+                del self._coming[bundle]
                 self._refuse(str(error))
 
     def bring(self, bundle: str) -> None:
@@ -107,6 +142,9 @@ class Supply:
             if not here:
                 self._fetch(task, bundle)
             self._journal.verified(bundle, grant.role, grant.expires_unix_s, task)
+        except StillComing:
+            self._coming[bundle] = task
+            raise
         except Unreachable:
             if not (here and self._journal.clock() < row.expires_unix_s):
                 raise
@@ -124,21 +162,50 @@ class Supply:
     def _fetch(self, task: str, bundle: str) -> None:
         opened = self._whole.get(bundle) or self._open(task, bundle)
         self._whole[bundle] = opened  # should its weights not come at once
-        self._check_weights(opened)
+        self._check_room(opened)
         for weight in opened.manifest.weights.values():
-            self._trust.weights(weight.sha256, self._settings.weights)
+            self._fetch_weights(opened, weight)
         # What lies there was never verified, or is damaged; `unpack` would leave it.
         shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
         unpack(opened, self._settings.bundles, self._settings.weights)
         del self._whole[bundle]
 
-    def _check_weights(self, opened: Bundle) -> None:
-        """Raise NotSupplied where to fetch the weights would keep trials and orders waiting for long."""
+    def _fetch_weights(self, opened: Bundle, weight: Weight) -> None:
+        """Have a file of weights here, or some more of it.
+
+        Raises:
+            StillComing: it is not whole yet.
+        """
+        again_s, why = self._tampered.get(weight.sha256, (float("-inf"), ""))
+        if self._clock() < again_s:
+            raise Tampered(why)
+        until_s = self._clock() + self._weights_within_s
+        try:
+            while missing := self._trust.more_weights(weight.sha256, self._settings.weights, WEIGHTS_PART_BYTES):
+                if not self._clock() < until_s:
+                    share = 1.0 - missing / weight.size_bytes
+                    raise StillComing(
+                        f"bundle {opened.id[:12]} waits for its weights: {math.floor(10 * share)} tenths of "
+                        f"{weight.size_bytes / 1e6:.1f} MB are here"
+                    )
+        except Tampered as error:
+            self._tampered[weight.sha256] = self._clock() + AFTER_TAMPERED_S, str(error)
+            raise
+
+    def _check_room(self, opened: Bundle) -> None:
+        """Raise NotSupplied where what is missing of its weights would take what trials need of the disk."""
         weights = opened.manifest.weights.values()
-        missing = sum(item.size_bytes for item in weights if not (self._settings.weights / item.sha256).exists())
-        if missing > self._most_weights_bytes:
-            how = "bring them by hand: enpire-coord keys carry, enpire-edge import-bundle"
-            raise NotSupplied(f"bundle {opened.id[:12]} needs {missing / 1e6:.0f} MB of weights; {how}")
+        folder = self._settings.weights
+        missing_mb = sum(max(item.size_bytes - arrived(folder / item.sha256), 0) for item in weights) / 1e6
+        if not missing_mb:
+            return
+        free_mb, total_mb = self._space(self._settings.folder)
+        room_mb = free_mb - max(self._settings.reserve_mb, FREE_SHARE * min(total_mb, self._settings.disk_mb))
+        if not missing_mb <= room_mb:
+            raise NotSupplied(
+                f"bundle {opened.id[:12]} needs {missing_mb:.1f} MB more for weights, and the disk has "
+                f"{max(room_mb, 0.0):.1f} MB beside what trials need; free some on {self._settings.folder}"
+            )
 
     def prune(self, needed: Collection[str]) -> list[str]:
         """Delete what was unpacked and serves nothing any more; return the bundles that went.

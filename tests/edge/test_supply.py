@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,9 +16,9 @@ from edge.records import PROTOCOL, encode
 from edge.trust.client import MOST_BUNDLE_BYTES, Unreachable
 from edge.uplink.courier import AFTER_REFUSAL_S, STOCK
 from edge.uplink.network import Coordinator, NoAnswer
-from edge.uplink.supply import AFTER_TAMPERED_S, NotSupplied, Supply
+from edge.uplink.supply import AFTER_TAMPERED_S, NotSupplied
 from edge.wire import key_of
-from policies.bundle import BundleMalformed, read_unpacked
+from policies.bundle import read_unpacked
 from tests.harness.bundle_format import FILES, as_json, bundle_of, compressed, manifest_of, with_member
 from tests.harness.lab_folder import TASK, LabFolder
 from tests.harness.supply_world import DAY_S, EVERYTHING, TARGETS, TODAY_S, Station, supplied_station
@@ -149,14 +148,6 @@ def test_an_answer_that_is_no_lease_is_said_and_asked_for_again_only_later(here:
 # -- wrong bundles ----------------------------------------------------------------------------------------------------
 
 
-def weighty(weights: bytes) -> bytes:
-    """Return a bundle that wants a file of weights beside it."""
-    named = [hashlib.sha256(weights).hexdigest(), len(weights)]
-    toml = FILES["policy.toml"] + f'\n[weights]\n"net.onnx" = ["{named[0]}", {named[1]}]\n'.encode()
-    files = {**FILES, "policy.toml": toml}
-    return bundle_of(files, as_json(manifest_of(files) | {"weights": {"net.onnx": named}}))
-
-
 def altered(here: Station, change: Callable[[bytes], bytes]) -> str:
     """Return the name of the lab's bundle, which the coordinator hands out with another content."""
     path = here.carried(here.lab.bundle)
@@ -221,40 +212,6 @@ def test_a_bundle_that_is_not_right_is_never_unpacked_and_not_asked_for_every_tu
     assert len(here.desk.keys("lease")) == 3
     assert here.downloads() == wrong.downloads
     assert here.journal.row(bundle).state == ("rejected" if wrong.rejected else "none")
-
-
-def test_weights_come_once_and_lie_beside_the_files_of_their_policy(here: Station) -> None:
-    weights = b"the weights of a net"
-    bundle = here.sign(weighty(weights))
-    for _ in range(2):
-        with pytest.raises(NotSupplied, match="no role names weights"):
-            here.supply.bring(bundle)
-    assert here.downloads() == 1
-    assert not (here.settings.bundles / bundle).exists()
-    here.lab.repository.release_weights(weights, here.lab.ring.humans, here.lab.ring)
-    here.turn()
-    here.supply.bring(bundle)
-    assert here.downloads() == 1  # of the bundle, which has waited
-    net = here.settings.bundles / bundle / "net.onnx"
-    assert net.read_bytes() == weights
-    assert read_unpacked(net.parent).weights["net.onnx"].size_bytes == len(weights)
-    net.chmod(0o644)
-    net.write_bytes(weights[:-1] + b"T")
-    with pytest.raises(BundleMalformed, match="weights"):
-        read_unpacked(net.parent)
-
-
-def test_large_weights_are_brought_by_hand(here: Station) -> None:
-    weights = b"the weights of a net"
-    here.lab.repository.release_weights(weights, here.lab.ring.humans, here.lab.ring)
-    bundle = here.sign(weighty(weights))
-    here.supply = Supply(here.settings, here.trust, here.journal, most_weights_bytes=len(weights) - 1)
-    with pytest.raises(NotSupplied, match="bring them by hand"):
-        here.supply.bring(bundle)
-    here.settings.weights.mkdir()
-    (here.settings.weights / hashlib.sha256(weights).hexdigest()).write_bytes(weights)
-    here.supply.bring(bundle)
-    assert read_unpacked(here.settings.bundles / bundle).task == TASK
 
 
 def test_a_rejected_bundle_is_not_asked_for_after_a_restart_either(here: Station) -> None:

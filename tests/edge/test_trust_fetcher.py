@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgpack
 import pytest
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
+from tuf.ngclient import FetcherInterface
 
+from edge.trust.folder import FolderFetcher
+from edge.trust.parts import rest_of
 from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import Coordinator
 from edge.wire import key_of
@@ -98,3 +102,25 @@ def test_an_answer_that_is_no_piece_is_no_file(desk: Desk, fetcher: ZenohFetcher
     with pytest.raises(DownloadError) as caught:
         list(fetcher.fetch(URL))
     assert not isinstance(caught.value, DownloadHTTPError)
+
+
+@pytest.mark.parametrize("offset", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 4, 2 * PIECE_BYTES + 5])
+def test_a_file_is_gone_on_from_any_byte_whoever_fetches_it(
+    desk: Desk, fetcher: ZenohFetcher, tmp_path: Path, offset: int
+) -> None:
+    content = os.urandom(2 * PIECE_BYTES + 5)
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "a").write_bytes(content)
+
+    def piece(payload: bytes) -> bytes:
+        at = msgpack.unpackb(desk.asked[-1][2])["offset"]
+        return bytes(msgpack.packb({"total": len(content), "data": content[at : at + PIECE_BYTES]}))
+
+    class FromTheStart(FetcherInterface):
+        def _fetch(self, url: str) -> Iterator[bytes]:
+            yield from (content[:7], b"", content[7:])
+
+    desk.replies[key_of(EDGE, "trust/targets/a")] = piece
+    for one in (fetcher, FolderFetcher(tmp_path), FromTheStart()):
+        assert b"".join(rest_of(one, "targets/a", offset)) == content[offset:]
+    assert len(desk.asked) == max(-(-(len(content) - offset) // PIECE_BYTES), 1)  # of what was there, nothing again
