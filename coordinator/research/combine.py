@@ -16,7 +16,7 @@ import numpy as np
 from coordinator.evolution.ideas import ResearchContext
 from coordinator.research.option import Option
 from coordinator.research.programs import gained, steps_in, told, with_skill
-from coordinator.research.reading import SCREEN_FULL, Effect, effects, help_share
+from coordinator.research.reading import SCREEN_FULL, WHOLE, Effect, effects, help_share
 from coordinator.research.scales import at_share, share_of
 from policies.interface import Array, Value
 from policies.skills.program import PROGRAM, insertions, replacements, write_steps
@@ -25,9 +25,10 @@ from policies.space_work import Skill
 
 # Believed of a piece before any test, in standard deviations of a screen's lead.
 IDEA_EFFECT, HELPING_EFFECT = 0.2, 0.6
-IDEA_SPREAD, STEP_SPREAD = 1.2, 0.8
+IDEA_SPREAD = 1.2
+STEP_EFFECT, STEP_SPREAD = -0.5, 0.7
 SIZES = (2, 3, 4, 6, 9)
-STEP_SHARES = (0.1, 0.45)  # of a parameter's range
+STEP_SHARES = (0.08, 0.35)  # of a parameter's range
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def _pieces(space: PolicySpace, context: ResearchContext) -> list[Piece]:
     pieces += [believed(skill) for skill in space.skills if skill.name in able - set(now)]
     for parameter in space.parameters:
         share = share_of(parameter, float(context.incumbent[parameter.name]))
-        pieces += [Piece(parameter, False, 0.0, STEP_SPREAD)] if share > 0.0 else []
-        pieces += [Piece(parameter, True, 0.0, STEP_SPREAD)] if share < 1.0 else []
+        pieces += [Piece(parameter, False, STEP_EFFECT, STEP_SPREAD)] if share > 0.0 else []
+        pieces += [Piece(parameter, True, STEP_EFFECT, STEP_SPREAD)] if share < 1.0 else []
     return pieces
 
 
@@ -118,8 +119,8 @@ def _option(
     if len(changes) + gained(now, steps).total() < 2:
         return []
     if steps == now:
-        return [Option("combine", changes, 1.0)]
-    return [Option("combine", changes, 1.0, {PROGRAM: write_steps(steps)}, told(space, now, steps))]
+        return [Option("combine", changes, WHOLE)]
+    return [Option("combine", changes, WHOLE, {PROGRAM: write_steps(steps)}, told(space, now, steps))]
 
 
 def _value(item: Idea | Parameter, up: bool, context: ResearchContext, rng: np.random.Generator) -> Value:

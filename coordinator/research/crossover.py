@@ -9,17 +9,19 @@ import numpy as np
 
 from coordinator.evolution.ideas import DevResult, ResearchContext, Standing
 from coordinator.research.option import Option
+from coordinator.research.reading import WHOLE, led
 from policies.interface import Value
 
-LEAST_LEAD = -0.5  # of either
+LEAST_LEAD = 0.3  # of either
 WINS_APART = 2  # starts from which one wins and the other does not, both ways together
+MANY = 4  # such starts deserve a try like nothing else
 MOST = 3
 
 
 def crossings(context: ResearchContext) -> list[Option]:
     """Return the pairs that complement one another best, each as one change."""
     base = _by_start(context.dev)
-    able = [item for item in context.standings if item.candidate_id and item.dev and item.lead >= LEAST_LEAD]
+    able = [item for item in context.standings if item.candidate_id and item.dev and led(item, context) >= LEAST_LEAD]
     pairs = [(_apart(one, other, base), one, other) for one, other in combinations(able, 2) if _differ(one, other)]
     best = sorted((pair for pair in pairs if pair[0] >= WINS_APART), key=lambda pair: -pair[0])[:MOST]
     return [_crossed(one, other, apart) for apart, one, other in best]
@@ -32,7 +34,7 @@ def _crossed(one: Standing, other: Standing, apart: int) -> Option:
     files = {**weaker.files, **stronger.files}
     parents = tuple(sorted((one.candidate_id, other.candidate_id)))
     says = f"candidates {parents[0]} and {parents[1]} win from different starts, and together from both"
-    return Option("crossover", changes, float(apart), files, says, parents)
+    return Option("crossover", changes, WHOLE * apart / MANY, files, says, parents)
 
 
 def _apart(one: Standing, other: Standing, base: dict[str, float]) -> int:

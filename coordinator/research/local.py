@@ -14,7 +14,7 @@ from cmaes import CMA
 
 from coordinator.evolution.ideas import ResearchContext
 from coordinator.research.option import Option
-from coordinator.research.reading import seen, worth
+from coordinator.research.reading import WHOLE, seen, worth
 from coordinator.research.scales import at_share, canonical, share_of
 from policies.interface import Array, Value
 from policies.space import Parameter, PolicySpace
@@ -39,7 +39,7 @@ def climbs(space: PolicySpace, context: ResearchContext, seed: int) -> list[Opti
         missing = [item for item in changes if canonical(item) not in known]
         if missing:
             fresh = [item for item in missing if item and canonical(item) not in running]
-            return [Option(KIND, fresh[0], 1.0)] if fresh else []
+            return [Option(KIND, fresh[0], WHOLE)] if fresh else []
         search.tell([(point, -known[canonical(item)]) for point, item in zip(asked, changes, strict=True)])
     return []
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from coordinator.evolution.ideas import ResearchContext
 from coordinator.research.option import Option
 from coordinator.research.programs import joined, steps_in
-from coordinator.research.reading import HELP_WEIGHT
+from coordinator.research.reading import WHOLE, led
 from policies.interface import Value
 from policies.skills.program import PROGRAM, write_steps
 from policies.space import PolicySpace
@@ -20,7 +20,8 @@ def merges(space: PolicySpace, context: ResearchContext) -> list[Option]:
 
     Where two want the same parameter or file, the stronger has it; steps that two put into the program are all in it.
     """
-    leading = sorted((item for item in context.standings if item.lead >= MERGE_LEAD), key=lambda item: item.lead)
+    leading = [item for item in context.standings if led(item, context) >= MERGE_LEAD]
+    leading.sort(key=lambda item: led(item, context))
     changes: dict[str, Value] = {}
     files: dict[str, bytes] = {}
     for item in leading:
@@ -30,7 +31,7 @@ def merges(space: PolicySpace, context: ResearchContext) -> list[Option]:
         return []
     parents = tuple(sorted({item.candidate_id for item in leading} - {0}))
     says = f"what changes {', '.join(sorted(files))}" if files else ""
-    return [Option("merge", changes, 1.0 + HELP_WEIGHT, files, says, parents)]
+    return [Option("merge", changes, WHOLE, files, says, parents)]
 
 
 def _with_program(

@@ -8,7 +8,7 @@ from coordinator.evolution.ideas import DevResult, ResearchContext
 from coordinator.research.reading import dominant
 
 TESTS_A_GENERATION = 20  # tests without a gain count like a generation
-MOST = 4.0
+MOST = 1.0
 
 
 def persisted(context: ResearchContext) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from coordinator.evolution.ideas import Play, Played, ResearchContext
 from coordinator.research.option import Option
-from coordinator.research.reading import HELP_WEIGHT, help_share
+from coordinator.research.reading import WHOLE
 from policies.interface import Array
 from policies.space import PolicySpace
 from policies.space_work import PlayRules
@@ -57,8 +57,7 @@ def learned(space: PolicySpace, context: ResearchContext) -> list[Option]:
     data = json.dumps(known, indent=0).encode()
     if data == context.files.get(rules.file):
         return []
-    weight = 1.0 + HELP_WEIGHT * max(0.5, help_share(rules.helps, context))
-    return [Option(KIND, {}, weight, {rules.file: data}, f"{rules.claim} (from {len(known)} moves)")]
+    return [Option(KIND, {}, WHOLE, {rules.file: data}, f"{rules.claim} (from {len(known)} moves)")]
 
 
 def rows(rules: PlayRules, played: Sequence[Played]) -> list[Row]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from coordinator.evolution.ideas import ResearchContext
 from coordinator.research.option import Option
-from coordinator.research.reading import help_share, present, seen, worth
+from coordinator.research.reading import WHOLE, help_share, present, seen, worth
 from coordinator.research.scales import at_share, canonical
 from policies.interface import Array, Value
 from policies.space import PolicySpace
@@ -33,8 +33,8 @@ def races(space: PolicySpace, context: ResearchContext, seed: int) -> list[Optio
     """Return the point that has the race's next test."""
     again = promoted(context)
     if again is not None:
-        return [Option(KIND, again, 1.0)]
-    return [Option(KIND, changes, 1.0) for changes in islice(points(space, context, seed), 1)]
+        return [Option(KIND, again, WHOLE)]
+    return [Option(KIND, changes, WHOLE) for changes in islice(points(space, context, seed), 1)]
 
 
 def promoted(context: ResearchContext) -> dict[str, Value] | None:

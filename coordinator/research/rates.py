@@ -16,16 +16,16 @@ from coordinator.evolution.ideas import ResearchContext
 
 # Gains and tests that each kind starts with: ideas are written because somebody believes in them.
 PRIORS = {
-    "switch": (4.0, 5.0),
-    "parameter": (3.0, 5.0),
-    "merge": (8.0, 9.0),
-    "crossover": (2.0, 6.0),
+    "switch": (3.0, 5.0),
+    "parameter": (1.5, 5.0),
+    "merge": (4.0, 5.0),
+    "crossover": (1.0, 5.0),
     "combine": (4.0, 5.0),
     "program": (3.0, 5.0),
     "play": (8.0, 9.0),
-    "sobol": (1.0, 4.0),
-    "cma": (1.0, 4.0),
-    "simplify": (1.0, 4.0),
+    "sobol": (0.5, 5.0),
+    "cma": (0.5, 5.0),
+    "simplify": (1.0, 5.0),
 }
 GAIN_POINTS = 20.0  # an accepted gain of so many counts as one
 LEAST_GAIN, MOST_GAIN = 0.3, 2.0  # what any accepted gain counts

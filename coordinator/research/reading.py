@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coordinator.evolution.ideas import DevResult, ResearchContext, Tried
+from coordinator.evolution.ideas import DevResult, ResearchContext, Standing, Tried
 from policies.interface import Value
 
 PROGRESS_WORTH = 0.2  # of a success: what orders attempts that all fail
 SECONDS_WORTH = 0.05  # of a success: what an attempt costs that takes as long as the incumbent's
 STALE = 0.25  # what a test against an earlier incumbent counts
 HELP_WEIGHT = 8.0
+WHOLE = 1.0 + HELP_WEIGHT  # what an option deserves that was not tried and helps against all failures
 SCREEN_FULL = 8.0  # attempts of a whole screen
+AFTER_GATE = 0.3  # of a screen's lead that a gate did not bear out
 GATE_COUNTS = 16.0  # attempts that a gate without a gain is worth
 
 
@@ -69,15 +71,14 @@ def seen(context: ResearchContext) -> list[Seen]:
 def worth(dev: Sequence[DevResult], incumbent: Sequence[DevResult]) -> float:
     """Return how much better attempts went than the incumbent's: per attempt, a success counts 1.
 
-    Each is compared with the incumbent's on the same start where there are such, else with all of them. 0 where
-    nothing can be compared.
+    Each is compared with the incumbent's on the same start where there are such, else with all of them, else with 0.
     """
     typical_s = float(np.mean([item.seconds for item in incumbent])) if incumbent else 0.0
     gains = []
     for item in dev:
         others = [other for other in incumbent if other.start_id == item.start_id] or list(incumbent)
-        if others:
-            gains.append(_score(item, typical_s) - float(np.mean([_score(other, typical_s) for other in others])))
+        theirs = float(np.mean([_score(other, typical_s) for other in others])) if others else 0.0
+        gains.append(_score(item, typical_s) - theirs)
     return float(np.mean(gains)) if gains else 0.0
 
 
@@ -94,6 +95,16 @@ def effects(context: ResearchContext) -> list[Effect]:
         if tried.stage == "gate" and tried.verdict in ("reject", "inconclusive"):
             found.append(Effect(tried.changes, content, 0.0, counts * GATE_COUNTS))
     return found
+
+
+def led(item: Standing, context: ResearchContext) -> float:
+    """Return the lead that a change is believed to have; at a gate without a gain it turned out to be luck."""
+    lost = {
+        tried.candidate_id
+        for tried in context.tried
+        if tried.stage == "gate" and tried.verdict in ("reject", "inconclusive")
+    }
+    return item.lead * AFTER_GATE if item.candidate_id in lost else item.lead
 
 
 def dominant(context: ResearchContext) -> str:

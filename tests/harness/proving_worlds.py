@@ -1,8 +1,8 @@
 """Synthetic worlds for `proving_ground`, as closed formulas of a policy's parameters.
 
 - `push_world`: single changes pay, most once pushes are chosen by the model.
-- `pin_world`: fitted to 12 attempts each of 43 versions of the pin policy on emulated benches. Single changes do next to
-  nothing; the encoder loop with the spiral makes half of it; progress of failures says nothing.
+- `pin_world`: fitted to 12 attempts each of 59 versions of the pin policy on emulated benches. Single changes do next
+  to nothing; the encoder loop with the spiral makes half of it; progress of failures says nothing.
 - `basin_world`: no ideas; a narrow optimum in six parameters, seen from afar by graded progress, or not at all.
 - `tricky_world`: one idea helps only with another, two raise progress and lower success, others do nothing.
 """
