@@ -1,6 +1,7 @@
 # `make` alone lists the targets. Everything is installed into $(VENV); nothing else on the machine is touched.
 VENV ?= .venv
 EDGE_VENV ?= .venv-edge
+AGENTS_VENV ?= .venv-agents
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 # PIP_FIND_LINKS is what pip itself reads: a folder that may hold a CPU build of torch.
@@ -9,7 +10,7 @@ UVFLAGS := -q -c constraints.txt $(if $(TORCH_WHL),--find-links $(dir $(TORCH_WH
 INSTALLED := $(VENV)/installed
 DEMO ?=
 
-.PHONY: help install demo test lint types imports tests guard bundle-mutants thin-edge figures clean
+.PHONY: help install demo test test-agents lint types imports tests guard bundle-mutants thin-edge figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,11 +48,14 @@ thin-edge: $(INSTALLED) ## install the edge alone into a fresh environment, impo
 	$(UV) pip install $(UVFLAGS) --python $(EDGE_VENV)/bin/python pytest pytest-xdist hypothesis
 	$(EDGE_VENV)/bin/python -m pytest -n 2 tests/edge
 
+test-agents: $(INSTALLED) $(AGENTS_VENV)/installed ## run real coding agents against a scripted model (some minutes, 1 GB)
+	AGENTS_VENV=$(AGENTS_VENV) $(PY) -m pytest -rs tests/agents tests/coordinator/test_agent*.py
+
 figures: $(INSTALLED) ## measure the figures anew and write docs/figures.md (some minutes)
 	$(PY) bench/figures.py
 
 clean: ## remove the environments and what the tools left behind; runs/ stays
-	rm -rf $(VENV) $(EDGE_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(EDGE_VENV) $(AGENTS_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
 
 $(UV):
@@ -60,4 +64,14 @@ $(UV):
 
 $(INSTALLED): $(UV) pyproject.toml constraints.txt
 	$(UV) pip install $(UVFLAGS) --python $(PY) -e '.[all,dev]'
+	@touch $@
+
+# Claude Code comes with a package for Python. Codex and kimi-code come from npm and are skipped where there is none.
+$(AGENTS_VENV)/installed: $(UV) pyproject.toml
+	$(UV) venv -q --clear --python $(PY) $(AGENTS_VENV)
+	$(UV) pip install $(UVFLAGS) --python $(AGENTS_VENV)/bin/python -r pyproject.toml --extra agents-test
+	@if command -v npm >/dev/null; then \
+	    npm install --silent --no-audit --no-fund --prefix $(AGENTS_VENV) @openai/codex@0.169.0 @moonshot-ai/kimi-code@2.1.0; \
+	else echo "npm is not here: Codex and kimi-code are not installed, and their tests are skipped"; fi
+	@command -v bwrap >/dev/null || echo "bubblewrap is not here: no agent runs without it (apt-get install bubblewrap)"
 	@touch $@
