@@ -2,13 +2,15 @@
 
 - The answer may be no longer than what is left of the budget pays for.
 - Tools that run at the vendor's are taken out: they would be a way round the cage, and are billed apart from tokens.
+- So are wishes that cost more than the table of prices says. What the vendor would fetch from a link, or has kept from
+  an earlier call so that nobody here can count it, is refused.
 - A stream of chat completions is asked to tell its usage.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,9 @@ AT_THE_VENDORS = (
     "web_search", "web_fetch", "code_execution", "code_interpreter", "mcp", "file_search", "image_generation",
     "computer", "tool_search",
 )  # fmt: skip
+DEARER = ("service_tier", "speed", "inference_geo", "background", "mcp_servers", "web_search_options")
+KEPT_THERE = ("previous_response_id", "conversation", "prompt")
+PICTURES = frozenset({"image", "document", "image_url", "input_image", "input_file", "file", "input_audio"})
 LENGTHS = {
     MESSAGES: ("max_tokens",),
     RESPONSES: ("max_output_tokens",),
@@ -72,6 +77,11 @@ def read_ask(path: str, body: bytes) -> Ask:
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, str) or not model:
         raise AskRefused("the request names no model")
+    kept = [name for name in KEPT_THERE if content.get(name) is not None]
+    if kept:
+        raise AskRefused(f"{kept[0]} is not sent on: send the whole conversation, so that it can be counted")
+    if any(_is_link(part) for part in _parts([content.get("messages"), content.get("input")])):
+        raise AskRefused("pictures and files are sent as they are, not as links")
     content = _without_vendors_tools(content)
     stream = content.get("stream") is True
     if protocol == CHAT and stream:
@@ -109,7 +119,7 @@ def narrowed(ask: Ask, price: Price, left: Left) -> Ask:
 
 
 def _without_vendors_tools(content: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in content.items() if name not in ("mcp_servers", "web_search_options")}
+    kept = {name: value for name, value in content.items() if name not in DEARER}
     tools = kept.get("tools")
     if isinstance(tools, list):
         kept["tools"] = [tool for tool in tools if not _is_vendors(tool)]
@@ -126,3 +136,25 @@ def _is_vendors(tool: object) -> bool:
 
 def _is_length(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _parts(content: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every part of a conversation that has a type, at whatever depth the protocols allow."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            if "type" in value:
+                yield value
+            waiting.extend(value.get(name) for name in ("content", "output"))
+
+
+def _is_link(part: Mapping[str, Any]) -> bool:
+    """Return whether a picture or file is somewhere else: at an address, or kept at the vendor's."""
+    if part.get("type") not in PICTURES:
+        return False
+    places = [part, *(part[name] for name in ("source", "image_url", "file") if isinstance(part.get(name), dict))]
+    texts = [place.get(name) for place in places for name in ("url", "image_url", "file_url", "file_id")]
+    return any(isinstance(text, str) and not text.startswith("data:") for text in texts)

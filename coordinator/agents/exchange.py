@@ -49,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection of an agent's."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 900.0  # seconds; for an agent that opens a connection and says nothing
 
     def setup(self) -> None:
         self.proxy: ModelProxy = self.server.proxy  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from coordinator.agents.asks import Ask, AskRefused
 from coordinator.agents.calls import Book, Call, Patience, Provider
@@ -146,11 +147,24 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 32
+    most_at_once = 64  # connections; an agent has a handful
 
     def __init__(self, proxy: ModelProxy) -> None:
         self.proxy = proxy
+        self._free = threading.BoundedSemaphore(self.most_at_once)
         super().__init__(str(proxy.path), Handler)
         proxy.path.chmod(0o600)
+
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Return whether one more connection is served; one too many is closed."""
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         LOG.debug("%s: a connection of the agent's ended early", self.proxy.lane, exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -321,3 +322,66 @@ def test_a_vendor_that_is_busy_is_asked_again_before_the_agent_hears_of_it(tmp_p
         assert [row.ended for row in ledger.rows] == [*again, "complete", *again, "failed", "complete"]
         assert proxy.purse.spent.tokens == sum(bill.total for bill in server.billed)
         assert proxy.purse.spent.calls == 3
+
+
+def content(part: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [part]}]}
+
+
+URL = "https://example.test/x.png"
+LINKED: list[tuple[str, dict[str, Any]]] = [
+    (MESSAGES, content({"type": "image", "source": {"type": "url", "url": URL}})),
+    (MESSAGES, content({"type": "document", "source": {"type": "file", "file_id": "f1"}})),
+    (MESSAGES, content({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": URL}}]})),
+    (CHAT, content({"type": "image_url", "image_url": {"url": URL}})),
+    (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": URL}]}]}),
+    (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": URL}]}]}),
+    (RESPONSES, {"previous_response_id": "r1"}),
+    (RESPONSES, {"conversation": "c1"}),
+]
+
+
+@pytest.mark.parametrize(("protocol", "more"), LINKED)
+def test_what_the_vendor_would_fetch_or_has_kept_is_not_sent_on(
+    tmp_path: Path, protocol: str, more: dict[str, Any]
+) -> None:
+    with ModelServer() as server, proxied(tmp_path, server) as (proxy, _):
+        assert ask(proxy, protocol, question(protocol) | more)[0] == 400
+        assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("protocol", "more"),
+    [
+        (MESSAGES, content({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aa"}})),
+        (CHAT, content({"type": "image_url", "image_url": {"url": "data:image/png;base64,aa"}})),
+        (
+            RESPONSES,
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png,"}]}]},
+        ),
+    ],
+)
+def test_pictures_are_sent_on_and_what_costs_more_is_not(tmp_path: Path, protocol: str, more: dict[str, Any]) -> None:
+    dearer = {"service_tier": "priority", "speed": "fast", "background": True}
+    with ModelServer() as server, proxied(tmp_path, server) as (proxy, _):
+        assert ask(proxy, protocol, question(protocol) | more | dearer)[0] == 200
+        assert not set(dearer) & set(server.asked[0]["body"])
+        assert server.asked[0]["body"] | more == server.asked[0]["body"]
+
+
+def test_more_connections_than_an_agent_needs_are_closed(tmp_path: Path) -> None:
+    with ModelServer() as server, proxied(tmp_path, server) as (proxy, _):
+        lines = []
+        for _ in range(80):
+            line = socket.socket(socket.AF_UNIX)
+            line.connect(str(proxy.path))
+            lines.append(line)
+        assert lines[-1].recv(1) == b""
+        for line in lines:
+            line.close()
+        until = time.monotonic() + 10
+        status = 0
+        while status != 200 and time.monotonic() < until:
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                status = ask(proxy, MESSAGES, question(MESSAGES))[0]
+        assert status == 200
