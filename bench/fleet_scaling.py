@@ -6,7 +6,7 @@
 - The target is 96 of 100 held-out starts: the least of 100 whose exact 95 % interval lies above 90 %. Of 50 it would be
   50, which a policy of 98 % misses two times in three; 200 would double what the measurement itself takes.
 - Runs are appended to FILE, a JSON object a line, so an interrupted bench goes on where it was. Give a new file after a
-  change of the code. `python -m coordinator.report.scaling OUT.png FILE` draws what is there.
+  change of the code. `python -m coordinator.report.scaling OUT.html FILE` draws what is there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEAST_SPEED_UP, LEAST_AUDIT = 5.0, 0.97
 LEAST_PIN_REACHED = 0.8  # of the seeds, with pin insertion on four stations
 KEPT = (
     "task", "seed", "stations", "ended_why", "wall_minutes", "target", "from", "to", "audit", "accepted", "ideas",
-    "trials", "mru", "mtu", "to_target", "integrity",
+    "trials", "mru", "mtu", "to_target", "climb", "integrity",
 )  # fmt: skip
 Run = Mapping[str, Any]
 
@@ -105,8 +105,9 @@ def hours_to_target(runs: Sequence[Run]) -> list[float]:
 
 
 def pooled(runs: Sequence[Run], what: str) -> tuple[int, int]:
-    """Return the successes and trials of a measurement over all runs that have it."""
-    counts = [(run[what]["successes"], run[what]["trials"]) for run in runs if run[what]]
+    """Return the successes and trials of `to`, on held-out starts only, or `audit`, over all runs that have it."""
+    measured = [run[what] for run in runs if run[what] and run[what].get("starts", "held-out") == "held-out"]
+    counts = [(count["successes"], count["trials"]) for count in measured]
     return sum(k for k, _ in counts), sum(n for _, n in counts)
 
 

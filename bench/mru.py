@@ -107,7 +107,9 @@ def account(rows: Sequence[Row], window: Window, killed: bool) -> Spent:
     for row in rows:
         _between(spent, window, last_s, row.started_unix_s, killed)
         if row.cause == "crash":
-            at_s = window.killed_s if killed else row.ended_unix_s
+            # One that ended by itself is worthless until it was sealed, for nobody knows when its process ended.
+            by_kill = killed and row.started_unix_s <= window.killed_s <= row.ended_unix_s
+            at_s = window.killed_s if by_kill else row.ended_unix_s
             spent.cut_short += window.overlap(row.started_unix_s, at_s)
             spent.restart += window.overlap(at_s, row.ended_unix_s)
         else:

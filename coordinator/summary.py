@@ -28,9 +28,11 @@ from coordinator.report.measures import (
     resets,
     robot_use,
     station_minutes,
+    tried_against,
 )
-from coordinator.report.milestones import EPISODES, SHARES, Milestone, success_at, time_to, to_target, token_use
+from coordinator.report.milestones import EPISODES, SHARES, Milestone, climb, success_at, time_to, to_target, token_use
 from coordinator.report.run import Idea, Run, load
+from coordinator.report.verdicts import verdicts
 from coordinator.store import FILE as DATABASE
 
 FILE = "summary.json"
@@ -79,7 +81,9 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         "from": _success(run, line[0]) if line else None,
         "to": _success(run, line[-1]) if line else None,
         "audit": _audit(run),
-        "accepted": [_accepted(item.idea) for item in line if item.idea.parent_candidate_id is not None],
+        "verdicts": {name: _count(Count(**value)) for name, value in asdict(verdicts(run)).items()},
+        "climb": climb(run),
+        "accepted": [_accepted(run, item.idea) for item in line if item.idea.parent_candidate_id is not None],
         "ideas": idea_counts(run),
         "trials": {
             "total": len(run.trials),
@@ -184,9 +188,9 @@ def _count(count: Count) -> dict[str, Any]:
     }
 
 
-def _accepted(idea: Idea) -> dict[str, Any]:
+def _accepted(run: Run, idea: Idea) -> dict[str, Any]:
     decision = idea.decision
-    assert decision is not None  # an incumbent other than the seed is one by a decision
+    assert decision is not None and idea.parent_candidate_id is not None  # noqa: PT018 - the seed alone has neither
     return {
         "candidate_id": idea.candidate_id,
         "sentence": idea.sentence,
@@ -195,6 +199,7 @@ def _accepted(idea: Idea) -> dict[str, Any]:
         "changes": dict(idea.changes),
         "policy": idea.bundle,
         "gain_points": decision.gain_points,
+        "of_tried": tried_against(run, idea.parent_candidate_id),
         "pairs": decision.pairs,
         "wins": decision.wins,
         "losses": decision.losses,

@@ -9,6 +9,8 @@ import base64
 import binascii
 import io
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ TOPIC = "/camera/top"
 FRAMES = 6
 HEIGHT_PIXELS = 180
 JPEG_QUALITY = 80
+GALLERY = 10  # classes that are shown
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,29 @@ def strips(run: Run) -> tuple[Strip, ...]:
         found.append(_strip(run, "A first failure of the seed", failures[0]))
     if successes:
         found.append(_strip(run, "A last success of the incumbent", successes[-1]))
+    return tuple(found)
+
+
+def gallery(run: Run, shown: Iterable[Strip], most: int = GALLERY) -> tuple[Strip, ...]:
+    """Return a newest recorded trial of each way to fail, the commonest first, then of each fault of the harness.
+
+    Where `shown` has the only recorded trial of a class, that class has no strip here.
+    """
+    seen = {(strip.trial.edge, strip.trial.recording) for strip in shown}
+    classes = Counter((trial.outcome, trial.cause) for trial in run.trials if trial.outcome != "success")
+    found: list[Strip] = []
+    for (outcome, cause), hits in sorted(classes.items(), key=lambda item: (item[0][0], -item[1])):
+        trials = [
+            trial
+            for trial in run.trials
+            if (trial.outcome, trial.cause) == (outcome, cause)
+            and (trial.edge, trial.recording) not in seen
+            and recording_path(run, trial).is_file()
+        ]
+        if trials and len(found) < most:
+            found.append(
+                _strip(run, f"{outcome}: {cause or 'unnamed'} ({hits} of {len(run.trials)} trials)", trials[-1])
+            )
     return tuple(found)
 
 

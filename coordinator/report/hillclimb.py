@@ -7,13 +7,14 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coordinator.report.measures import Count, Incumbent, incumbents
+from coordinator.report.measures import Count, Incumbent, incumbents, tried_against
 from coordinator.report.run import Run
 from coordinator.report.style import Theme, empty, figure, label, legend
 
 NUMBERS_PERCENT = 108.0  # where the numbers of the steps stand
 NUMBER_GAP_SHARE = 0.035  # of the plot's width that one number takes
-LISTED = 15  # names that fit beside the plot
+LISTED = 9  # names that fit beside the plot, two lines each
+LINE_POINTS = 32
 
 
 def draw(run: Run, theme: Theme) -> Figure:
@@ -28,7 +29,7 @@ def draw(run: Run, theme: Theme) -> Figure:
     _target(axes, theme, run, minutes)
     _steps(axes, theme, [reign for reign in reigns if reign.pooled.trials])
     _markers(axes, theme, run)
-    _names(axes, theme, reigns, minutes)
+    _names(axes, theme, run, reigns, minutes)
     axes.set_xlim(0.0, minutes * 1.02)
     axes.set_ylim(-3.0, NUMBERS_PERCENT + 5.0)
     axes.set_yticks(range(0, 101, 20))
@@ -106,7 +107,7 @@ def _target(axes: Axes, theme: Theme, run: Run, minutes: float) -> None:
     )
 
 
-def _names(axes: Axes, theme: Theme, reigns: tuple[Incumbent, ...], minutes: float) -> None:
+def _names(axes: Axes, theme: Theme, run: Run, reigns: tuple[Incumbent, ...], minutes: float) -> None:
     """Number the steps above the plot and say beside it what each number changed."""
     numbers_at = spread([reign.from_minute for reign in reigns], NUMBER_GAP_SHARE * minutes, minutes)
     for reign, number_at in zip(reigns, numbers_at, strict=True):
@@ -124,7 +125,7 @@ def _names(axes: Axes, theme: Theme, reigns: tuple[Incumbent, ...], minutes: flo
             color=theme.ink,
             zorder=8,
         )
-    lines = [_line(reign) for reign in reigns[:LISTED]]
+    lines = [_line(run, reign) for reign in reigns[:LISTED]]
     if len(reigns) > LISTED:
         lines.append(f"and {len(reigns) - LISTED} more")
     for index, line in enumerate(lines):
@@ -132,7 +133,7 @@ def _names(axes: Axes, theme: Theme, reigns: tuple[Incumbent, ...], minutes: flo
             line,
             (1.0, 1.0),
             xycoords="axes fraction",
-            xytext=(16, -21 * index),
+            xytext=(16, -LINE_POINTS * index),
             textcoords="offset points",
             va="top",
             fontsize=10,
@@ -141,10 +142,12 @@ def _names(axes: Axes, theme: Theme, reigns: tuple[Incumbent, ...], minutes: flo
         )
 
 
-def _line(reign: Incumbent) -> str:
-    decision = reign.idea.decision
-    gain = f"  {decision.gain_points:+.0f} points" if decision and reign.generation else ""
-    return f"{reign.generation}  {reign.idea.short}{gain}"
+def _line(run: Run, reign: Incumbent) -> str:
+    decision, parent = reign.idea.decision, reign.idea.parent_candidate_id
+    if decision is None or parent is None:
+        return f"{reign.generation}  {reign.idea.short}"
+    tried = tried_against(run, parent)
+    return f"{reign.generation}  {reign.idea.short}\n    {decision.gain_points:+.0f} points, one of {tried} tried"
 
 
 def spread(positions: list[float], gap: float, high: float) -> list[float]:

@@ -22,6 +22,7 @@ from coordinator.report.run import Idea, Run, TrialRow
 HELDOUT = "heldout"
 APART = frozenset((HELDOUT, "audit", "canary"))  # purposes that no success of a policy is pooled over
 ATTEMPTS = 8  # of pass@8
+PAPER_MRU = {1: 0.491, 4: 0.309, 8: 0.298}  # by robots: ENPIRE (arXiv 2606.19980), Fig. 7
 VERDICTS = {  # of ideas, in words
     "accept": "accepted",
     "reject": "rejected",
@@ -117,6 +118,11 @@ def idea_counts(run: Run) -> dict[str, int]:
     """Return how many ideas beside the seed met each verdict; they add up to `tried`."""
     verdicts = Counter(idea.verdict for idea in run.ideas if idea.parent_candidate_id is not None)
     return {"tried": sum(verdicts.values()), **{name: verdicts[name] for name in VERDICTS}}
+
+
+def tried_against(run: Run, candidate_id: int) -> int:
+    """Return how many ideas were tried against that incumbent, whatever became of them."""
+    return sum(idea.parent_candidate_id == candidate_id for idea in run.ideas)
 
 
 def idea_words(counts: Mapping[str, int]) -> str:

@@ -65,6 +65,22 @@ def success_at(run: Run, episodes: int = EPISODES) -> Milestone | None:
     return _milestone(run, minute, (ruled or reigns)[-1].best_count) if ruled else None
 
 
+def climb(run: Run) -> list[dict[str, float]]:
+    """Return the steps of the hill-climb over the stations' own time: when each incumbent came, and its success.
+
+    Success is the count to quote, in percent with its 95 % interval; an incumbent that was never measured is left out.
+    """
+    steps = []
+    for reign in incumbents(run):
+        if reign.best_count.trials:
+            low, high = reign.best_count.bounds_percent
+            at = _milestone(run, reign.from_minute, reign.best_count).clock_minutes
+            steps.append(
+                {"clock_minutes": at, "percent": reign.best_count.percent, "low_percent": low, "high_percent": high}
+            )
+    return steps
+
+
 def token_use(run: Run) -> TokenUse:
     """Return the use of tokens over the whole run."""
     tokens = sum(call.tokens for call in run.token_calls)

@@ -11,6 +11,7 @@ from typing import Any
 
 from coordinator.evolution.evidence import FASTER_SHARE, PROGRESS_MARGIN
 from coordinator.report import measures, milestones
+from coordinator.report.evidence import token_part, verdict_part
 from coordinator.report.film import Strip
 from coordinator.report.markup import (
     Markup,
@@ -25,6 +26,7 @@ from coordinator.report.markup import (
 )
 from coordinator.report.measures import ATTEMPTS, Count
 from coordinator.report.run import Decision, Idea, Run
+from coordinator.report.timeline import away_minutes
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Picture:
     dark: bytes
 
 
-def render(run: Run, pictures: Mapping[str, Picture], strips: tuple[Strip, ...]) -> str:
+def render(
+    run: Run, pictures: Mapping[str, Picture], strips: tuple[Strip, ...], gallery: tuple[Strip, ...] = ()
+) -> str:
     """Return the self-contained page; `pictures` has hillclimb, idea_tree, utilisation and failures."""
     title = f"{run.campaign.task if run.campaign else 'A run'} · {run.folder.resolve().name}"
     return page(
@@ -49,6 +53,9 @@ def render(run: Run, pictures: Mapping[str, Picture], strips: tuple[Strip, ...])
         section("Stations", _show(pictures["utilisation"], "Use of the stations", USE_CAPTION), _stations(run)),
         section("Failures", _show(pictures["failures"], "Failures by class", FAILURE_CAPTION), _failures(run)),
         section("What it looked like", _films(strips)),
+        section("Each way to fail", _gallery(gallery)),
+        section("The judge", verdict_part(run)),
+        section("Tokens", token_part(run)),
         _summary(run),
     )
 
@@ -58,7 +65,10 @@ HILLCLIMB_CAPTION = (
     " the pairs that chose it and lean high for that reason."
     " Diamonds: measurements on held-out starts, which no decision has seen."
 )
-TREE_CAPTION = "Each dot is one idea, numbered as in the table below; only an accepted one moves the incumbent."
+TREE_CAPTION = (
+    "Each dot is one idea, numbered as in the table below, in the lane of its family; filled was accepted and moved the"
+    " incumbent, hollow was not better. The thick line is the lineage of the best."
+)
 COUNTED = (
     "How ideas are compared.",
     "Wins and losses count comparisons of two attempts, not successes: success beats failure; of two failures the one"
@@ -77,7 +87,8 @@ COUNTED = (
     " longer rules. It is undecided when the run ended before its test did.",
 )
 USE_CAPTION = (
-    "Wall time of each station: trials by purpose, resets by the arm, and idle. Shares here are of the whole run, from"
+    "Wall time of each station: trials by purpose, resets by the arm, waiting, and away: before it came, or from the"
+    " trial that the end of its process cut short until it was back. Shares here are of the whole run, from"
     " its start to its end, for each station that was asked for. The view station_utilisation in coordinator.db divides"
     " by less, the time from a station's first trial to the end of its last, and so gives larger shares."
 )
@@ -129,7 +140,7 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
     invalid = sum(not trial.valid for trial in run.trials)
     yield "trials", f"{len(run.trials)}, of them {invalid} invalid, {run.quarantined} refused as contradicting"
     use = measures.robot_use(run)
-    yield "robots in use (MRU), any experiment", _share(use.any_experiment)
+    yield "robots in use (MRU), any experiment", _share(use.any_experiment) + _paper_use(run)
     yield "robots in use (MRU), trials that became evidence", _share(use.useful)
     yield "robots in use (MRU), candidates of the researcher", _share(use.candidates)
     yield "robots in use (MRU), candidates of language models", _share(use.agents)
@@ -142,10 +153,18 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
         yield "reset, median station time", f"{resets.median_s:.1f} s"
 
 
+def _paper_use(run: Run) -> str:
+    paper = measures.PAPER_MRU.get(measures.station_count(run))
+    return "" if paper is None else f"; the paper's robots, as many: {100 * paper:.0f} %"
+
+
 def _milestones(run: Run) -> Iterator[tuple[str, str]]:
     for share in milestones.SHARES:
         reached = milestones.time_to(run, share)
         yield f"time to {share:.0%} on held-out starts", _effort(reached) if reached else "not reached"
+    for audit in run.audits[-1:]:
+        early = "" if audit.complete else ", stopped early"
+        yield "success of the last incumbent, audit starts", Count(audit.successes, audit.trials).text + early
     ruled = milestones.success_at(run)
     if ruled is not None:
         yield f"success of the policy that ruled after {milestones.EPISODES} trials", ruled.success.text
@@ -153,7 +172,8 @@ def _milestones(run: Run) -> Iterator[tuple[str, str]]:
 
 def _effort(reached: milestones.Milestone) -> str:
     return (
-        f"{reached.minute:.1f} minutes, {reached.station_minutes:.0f} station-minutes, {reached.trials} trials,"
+        f"{reached.minute:.1f} minutes, {reached.station_minutes:.0f} station-minutes, at most"
+        f" {reached.clock_minutes:.0f} of one station, {reached.trials} trials,"
         f" {reached.tokens} tokens: {reached.success.text}"
     )
 
@@ -164,10 +184,11 @@ def _tokens(use: milestones.TokenUse) -> str:
 
 
 def _pass_rates(name: str, measured: Count) -> Iterator[tuple[str, str]]:
-    rate = measures.pass_at(ATTEMPTS, measured)
-    if rate is not None:
-        words = f"{100 * rate:.0f} %, estimated from {measured.successes}/{measured.trials}"
-        yield f"pass@{ATTEMPTS} of the {name}, independent starts", words
+    for attempts in (1, ATTEMPTS):
+        rate = measures.pass_at(attempts, measured)
+        if rate is not None:
+            words = f"{100 * rate:.0f} %, estimated from {measured.successes}/{measured.trials}"
+            yield f"pass@{attempts} of the {name}, independent starts", words
 
 
 def _share(value: float) -> str:
@@ -180,13 +201,14 @@ def _show(shown: Picture, words: str, caption: str) -> Markup:
 
 def _incumbents(run: Run) -> Markup:
     return table(
-        ("", "Incumbent", "Policy", "From minute", "Held-out starts", "Other starts"),
+        ("", "Incumbent", "Policy", "From minute", "Gain", "Held-out starts", "Other starts"),
         (
             (
                 str(reign.generation),
                 reign.idea.short,
                 short_hash(reign.idea.bundle),
                 f"{reign.from_minute:.1f}",
+                _gain(run, reign),
                 reign.heldout.text if reign.heldout else "not measured",
                 reign.pooled.text,
             )
@@ -194,6 +216,14 @@ def _incumbents(run: Run) -> Markup:
         ),
         none="No policy became the incumbent.",
     )
+
+
+def _gain(run: Run, reign: measures.Incumbent) -> str:
+    """Return a claimed gain beside how many candidates were tried for it."""
+    decision, parent = reign.idea.decision, reign.idea.parent_candidate_id
+    if decision is None or parent is None:
+        return ""
+    return f"{decision.gain_points:+.0f} points, one of {measures.tried_against(run, parent)} tried"
 
 
 def _ideas(run: Run) -> Iterator[Markup]:
@@ -240,6 +270,7 @@ def _stations(run: Run) -> Markup:
             "Invalid",
             "In trials, of the run",
             "In resets, of the run",
+            "Away, of the run",
             "Success, all policies",
             "Peak memory",
             "Hashes",
@@ -259,6 +290,7 @@ def _station_row(run: Run, name: str, peak_mb: float) -> tuple[str, ...]:
         str(sum(not trial.valid for trial in own)),
         f"{100 * sum(trial.wall_trial_min for trial in own) / minutes:.0f} %",
         f"{100 * sum(trial.wall_reset_min for trial in own) / minutes:.0f} %",
+        f"{100 * away_minutes(run, name) / minutes:.0f} %",
         measures.count(own).text,
         f"{peak_mb:.0f} MB" if peak_mb else "not told",
         join(Markup(f"station {short_hash(station)} calibration {short_hash(made)}") for station, made in hashes),
@@ -285,6 +317,13 @@ def _films(strips: tuple[Strip, ...]) -> Markup:
     if not strips:
         return element("p", "No recording of a seed's failure or an incumbent's success has arrived.", css="quiet")
     return join(part for strip in strips for part in _film(strip))
+
+
+def _gallery(strips: tuple[Strip, ...]) -> Markup:
+    if not strips:
+        return element("p", "No other recording of a failed or invalid trial has arrived.", css="quiet")
+    words = "The newest recorded trial of each failure class, then of each fault of the harness."
+    return join((element("p", words, css="quiet"), *(part for strip in strips for part in _film(strip))))
 
 
 def _film(strip: Strip) -> Iterator[Markup]:

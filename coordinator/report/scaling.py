@@ -1,7 +1,7 @@
 """Success over the stations' own time, by number of stations, beside what the paper reports.
 
-Runs come from folders of runs or from a file of `bench/fleet_scaling.py`; a run's curve is a step at each measurement
-on held-out starts. `python -m coordinator.report.scaling OUT.png RUN_OR_FILE ...` draws it.
+Runs come from folders of runs or from files of `bench/fleet_scaling.py`; a run's curve has a step at each incumbent.
+`python -m coordinator.report.scaling OUT.html RUN_OR_FILE ...` writes the page.
 """
 
 from __future__ import annotations
@@ -13,16 +13,27 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
-from coordinator.report.style import DARK, LIGHT, Theme, empty, figure, label, legend, png
+from coordinator.report.markup import element, page, picture, table
+from coordinator.report.measures import station_count
+from coordinator.report.milestones import climb, to_target
+from coordinator.report.run import ReportError, load
+from coordinator.report.style import DARK, LIGHT, Theme, dress, empty, figure, label, legend, png
 
 # Hours to a score of 1.0 by robots: section 9.1 of the fact sheet on the paper, curves of its project page.
 PAPER_HOURS: Mapping[str, Mapping[int, float]] = {
     "push_t": {1: 4.70, 4: 3.12, 8: 1.98},
     "pin_insertion": {1: 2.50, 4: 0.89, 8: 0.67},
 }
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+PAPER_WORDS = "the paper: to a score of 1.0 on real robots, one team each"
+CAPTION = (
+    "Left: success of each run's incumbent, held-out where it was measured, over the stations' own time. Right: that"
+    " time until the target was measured on held-out starts. Time is the most that the resets and trials of one station"
+    " took. Emulated stations wait and think in none of it; the paper's hours are wall time."
+)
 
 
 class NoRunsError(Exception):
@@ -42,76 +53,155 @@ def read_runs(path: Path) -> list[Mapping[str, Any]]:
     return runs
 
 
-def draw(runs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
-    """Return the picture: each run's station-time to the target by number of stations, medians and the paper's line."""
-    reached = [run for run in runs if run.get("to_target")]
-    if not reached:
-        drawing, axes = figure(theme, 3.0)
-        empty(axes, theme, "No run has reached its target.")
-        return drawing
-    drawing, axes = figure(theme, 4.6)
-    task = str(reached[0]["task"])
-    counts = sorted({int(run["stations"]) for run in reached})
-    hours = {
-        count: [run["to_target"]["clock_minutes"] / 60.0 for run in reached if run["stations"] == count]
-        for count in counts
+def runs_of(path: Path) -> list[Mapping[str, Any]]:
+    """Return the runs of a file of the bench, or the one in the folder of a run.
+
+    Raises:
+        NotARunError: a folder without a readable coordinator.db.
+        NoRunsError: a file without runs.
+    """
+    if path.is_dir():
+        return [_of_folder(path)]
+    runs = read_runs(path)
+    if not runs:
+        raise NoRunsError(f"{path} holds no run of bench/fleet_scaling.py")
+    return runs
+
+
+def _of_folder(folder: Path) -> Mapping[str, Any]:
+    run = load(folder)
+    reached = to_target(run)
+    return {
+        "task": run.campaign.task if run.campaign else "",
+        "stations": station_count(run),
+        "seed": run.campaign.seed if run.campaign else None,
+        "to_target": None if reached is None else {"clock_minutes": reached.clock_minutes},
+        "climb": climb(run),
     }
-    for count, times in hours.items():
-        axes.plot(
-            [count] * len(times), times, "o", color=theme.line, markersize=6, alpha=0.6,
-            label="one campaign" if count == counts[0] else None,
-        )  # fmt: skip
-    middles = [median(times) for times in hours.values()]
-    axes.plot(
-        counts, middles, "-D", color=theme.line, linewidth=2.2, markersize=8, label="median of those that reached it"
-    )
-    axes.plot(
-        counts, [middles[0] * counts[0] / count for count in counts], color=theme.faint, linestyle=(0, (2, 3)),
-        label="if twice the stations took half the time",
-    )  # fmt: skip
-    paper = PAPER_HOURS.get(task, {})
-    axes.plot(
-        list(paper), list(paper.values()), "--s", color=theme.heldout, linewidth=1.6, markersize=7,
-        label="the paper, real robots, one team each",
-    )  # fmt: skip
-    everything = [*middles, *paper.values(), *(time for times in hours.values() for time in times)]
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_ylim(min(everything) / 1.6, max(everything) * 1.6)
-    ticks = sorted({*counts, *paper})
-    axes.set_xticks(ticks, [str(count) for count in ticks])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:.0e}")[0] in "25" else "")
-    axes.tick_params(which="both", colors=theme.ink)
-    label(axes, theme, f"Station-time to the target, {task}", "stations", "hours of the stations' own clock")
-    legend(drawing, theme, 2)
+
+
+def draw(runs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
+    """Return the picture: success over station-time, and station-time to the target, by number of stations."""
+    drawing, axes = figure(theme, 5.0)
+    axes.remove()
+    left, right = drawing.subplots(1, 2, width_ratios=(1.15, 1.0))
+    counts = sorted({int(run["stations"]) for run in runs})
+    colors = {count: theme.series[index % len(theme.series)] for index, count in enumerate(counts)}
+    task = str(runs[0]["task"]) if runs else ""
+    for axis in (left, right):
+        dress(axis, theme)
+    _curves(left, theme, runs, colors, PAPER_HOURS.get(task, {}))
+    _times(right, theme, runs, counts, PAPER_HOURS.get(task, {}))
+    legend(drawing, theme, 3)
     return drawing
 
 
-def write(out: Path, files: Iterable[Path]) -> None:
-    """Draw the runs of some files into a PNG, and one for dark pages beside it.
+def _curves(
+    axes: Axes, theme: Theme, runs: Sequence[Mapping[str, Any]], colors: Mapping[int, str], paper: Mapping[int, float]
+) -> None:
+    named: set[int] = set()
+    longest = 0.0
+    for run in runs:
+        steps = run.get("climb") or []
+        hours = [step["clock_minutes"] / 60.0 for step in steps]
+        percent = [step["percent"] for step in steps]
+        if run.get("to_target"):
+            hours, percent = [*hours, run["to_target"]["clock_minutes"] / 60.0], [*percent, *percent[-1:]]
+        count = int(run["stations"])
+        axes.step(
+            hours, percent, where="post", color=colors[count], linewidth=1.8, alpha=0.85,
+            label=None if count in named else f"{count} station{'s' * (count != 1)}",
+        )  # fmt: skip
+        named.add(count)
+        longest = max([longest, *hours])
+    for place, (count, hours_to) in enumerate(paper.items()):
+        axes.axvline(
+            hours_to, color=theme.heldout, linestyle=(0, (4, 3)), linewidth=1.2, label=None if place else PAPER_WORDS
+        )
+        axes.annotate(
+            f"paper, {count}", (hours_to, 2.0), xytext=(3, 0), textcoords="offset points", rotation=90, fontsize=8.5,
+            color=theme.heldout, va="bottom",
+        )  # fmt: skip
+    axes.set_xlim(0.0, 1.05 * max([longest, *paper.values(), 0.1]))
+    axes.set_ylim(0.0, 102.0)
+    label(axes, theme, "Success of the incumbent", "hours of the stations' own clock", "success, %")
+
+
+def _times(
+    axes: Axes, theme: Theme, runs: Sequence[Mapping[str, Any]], counts: Sequence[int], paper: Mapping[int, float]
+) -> None:
+    hours = {
+        count: [
+            run["to_target"]["clock_minutes"] / 60.0 for run in runs if run["stations"] == count and run["to_target"]
+        ]
+        for count in counts
+    }
+    hours = {count: times for count, times in hours.items() if times}
+    if not hours:
+        empty(axes, theme, "No run has reached its target.")
+        return
+    for number, (count, times) in enumerate(hours.items()):
+        axes.plot(
+            [count] * len(times), times, "o", color=theme.line, markersize=5, alpha=0.55,
+            label=None if number else "one campaign",
+        )  # fmt: skip
+    middles = [median(times) for times in hours.values()]
+    axes.plot(list(hours), middles, "-D", color=theme.line, linewidth=2.0, label="median of those that reached it")
+    first = next(iter(hours))
+    ideal = [middles[0] * first / count for count in hours]
+    axes.plot(list(hours), ideal, color=theme.faint, linestyle=(0, (2, 3)), label="if twice the stations took half")
+    axes.plot(list(paper), list(paper.values()), "--s", color=theme.heldout, linewidth=1.4)
+    everything = [*middles, *ideal, *paper.values(), *(time for times in hours.values() for time in times)]
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_ylim(min(everything) / 1.5, max(everything) * 1.5)
+    ticks = sorted({*hours, *paper})
+    axes.set_xticks(ticks, [str(count) for count in ticks])
+    # A decade alone would carry one number, or none.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    label(axes, theme, "Station-time to the target", "stations", "hours of the stations' own clock")
+
+
+def write(out: Path, places: Iterable[Path]) -> Path:
+    """Write one page that compares runs, from their folders or files of the bench.
 
     Raises:
-        NoRunsError: no file holds a run.
+        NoRunsError, NotARunError: a place holds no run.
     """
-    runs = [run for path in files for run in read_runs(path)]
-    if not runs:
-        raise NoRunsError("no run of bench/fleet_scaling.py in the files that were given")
-    out.write_bytes(png(draw(runs, LIGHT)))
-    out.with_stem(f"{out.stem}-dark").write_bytes(png(draw(runs, DARK)))
+    runs = [run for path in places for run in runs_of(path)]
+    task = ", ".join(sorted({str(run["task"]) for run in runs}))
+    shown = picture(png(draw(runs, LIGHT)), png(draw(runs, DARK)), "Fleet scaling", CAPTION)
+    header = ("Stations", "Seed", "Station-time to the target", "Success at the end", "Paper, as many robots")
+    parts = (element("h1", f"{task}: {len(runs)} runs compared"), shown, table(header, map(_row, runs), none=""))
+    out.write_text(page(f"{task}, runs compared", *parts), encoding="utf-8")
+    return out
+
+
+def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    reached, steps = run["to_target"], run.get("climb") or []
+    paper = PAPER_HOURS.get(str(run["task"]), {}).get(int(run["stations"]))
+    last = steps[-1] if steps else None
+    return (
+        str(run["stations"]),
+        str(run["seed"]),
+        f"{reached['clock_minutes'] / 60.0:.2f} h" if reached else "not reached",
+        f"{last['percent']:.0f} % ({last['low_percent']:.0f}–{last['high_percent']:.0f} %)" if last else "not measured",
+        f"{paper:g} h" if paper else "",
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw OUT.png from FILES."""
+    """Write OUT.html from folders of runs and files of the bench."""
     if len(arguments) < 2:
-        print("usage: python -m coordinator.report.scaling OUT.png FILE ...", file=sys.stderr)
+        print("usage: python -m coordinator.report.scaling OUT.html RUN_OR_FILE ...", file=sys.stderr)
         return 2
     try:
-        write(Path(arguments[0]), map(Path, arguments[1:]))
-    except (NoRunsError, OSError) as error:
+        print(write(Path(arguments[0]), map(Path, arguments[1:])))
+    except (NoRunsError, ReportError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(arguments[0])
     return 0
 
 

@@ -47,7 +47,14 @@ def figure(theme: Theme, height_in: float, width_in: float = WIDTH_IN) -> tuple[
     """Return an empty picture with one plot in the theme's look."""
     with matplotlib.rc_context({"font.size": 11.0}):
         drawing = Figure(figsize=(width_in, height_in), facecolor=theme.paper, layout="constrained")
-        axes = drawing.add_subplot(facecolor=theme.paper)
+        axes = drawing.add_subplot()
+    dress(axes, theme)
+    return drawing, axes
+
+
+def dress(axes: Axes, theme: Theme) -> None:
+    """Give a plot the theme's look."""
+    axes.set_facecolor(theme.paper)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -55,7 +62,6 @@ def figure(theme: Theme, height_in: float, width_in: float = WIDTH_IN) -> tuple[
     axes.tick_params(colors=theme.ink, labelsize=10.5, length=3)
     axes.grid(axis="y", color=theme.faint, alpha=0.25, linewidth=0.7)
     axes.set_axisbelow(True)
-    return drawing, axes
 
 
 def label(axes: Axes, theme: Theme, title: str, x: str = "", y: str = "") -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from coordinator.report import failures, hillclimb, timeline, tree
-from coordinator.report.film import strips
+from coordinator.report import failures, hillclimb, scaling, timeline, tree
+from coordinator.report.film import gallery, strips
 from coordinator.report.page import Picture, render
 from coordinator.report.run import load
 from coordinator.report.style import DARK, LIGHT, png
 
+COMPARISON = "comparison.html"
 DRAWINGS = {
     "hillclimb": hillclimb.draw,
     "idea_tree": tree.draw,
     "utilisation": timeline.draw,
     "failures": failures.draw,
 }
+
+
+def write_reports(folders: Sequence[Path]) -> Path:
+    """Make the report of each run; of several also a page beside them that compares them. Return the last page.
+
+    Raises:
+        NotARunError: a folder holds no readable coordinator.db.
+    """
+    pages = [write_report(folder) for folder in folders]
+    return pages[0] if len(pages) == 1 else scaling.write(folders[0].resolve().parent / COMPARISON, folders)
 
 
 def write_report(folder: Path) -> Path:
@@ -29,5 +41,6 @@ def write_report(folder: Path) -> Path:
     for name, picture in pictures.items():
         (folder / f"{name}.png").write_bytes(picture.light)
     path = folder / "report.html"
-    path.write_text(render(run, pictures, strips(run)), encoding="utf-8")
+    shown = strips(run)
+    path.write_text(render(run, pictures, shown, gallery(run, shown)), encoding="utf-8")
     return path

@@ -9,7 +9,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,77 +16,20 @@ import pytest
 from mcap.writer import Writer
 from PIL import Image
 
-from coordinator.report.film import read_frames, strips
+from coordinator.report.film import gallery, read_frames, strips
 from coordinator.report.hillclimb import spread
 from coordinator.report.measures import Count, depth, idea_counts, incumbents, pass_at, resets, robot_use
 from coordinator.report.run import NotARunError, load
+from coordinator.report.timeline import away
+from coordinator.report.tree import lane_names, place
+from coordinator.report.verdicts import Verdicts, verdicts
 from coordinator.report.write import write_report
+from tests.harness.run_world import HOSTILE, STARTED_S, add_idea, add_trial, insert, make_database
 
 PICTURES = ("hillclimb.png", "idea_tree.png", "utilisation.png", "failures.png")
-STARTED_S = 1_700_000_000.0
 SEED, BETTER, WORSE, BEST = "a" * 64, "b" * 64, "c" * 64, "d" * 64
 BUNDLES = (SEED, BETTER, WORSE, BEST)
 RECORDING_FAILURE, RECORDING_SUCCESS = "1" * 64, "2" * 64
-HOSTILE = "<script>alert('x')</script> & \"quotes\""
-
-
-def make_database(folder: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(folder / "coordinator.db")
-    database.executescript((files("coordinator") / "migrations" / "0001_first.sql").read_text())
-    return database
-
-
-def insert(database: sqlite3.Connection, table: str, **values: object) -> None:
-    marks = ", ".join("?" * len(values))
-    database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
-
-
-def add_idea(
-    database: sqlite3.Connection,
-    number: int,
-    parent: int | None,
-    bundle: str,
-    verdict: str,
-    minute: float,
-    **more: object,
-) -> None:
-    insert(
-        database, "bundles", bundle=bundle, parent=None, task="push_t", policy="push_t", params="{}", manifest="{}",
-        archive=b"", created_unix_s=STARTED_S,
-    )  # fmt: skip
-    insert(
-        database, "hypotheses", hypothesis_id=number, researcher="offline",
-        kind="seed" if parent is None else "switch", sentence=more.get("sentence", f"Idea {number} helps."),
-        falsifier="no gain", changes=json.dumps(more.get("changes", {f"idea_{number}": True})),
-        created_unix_s=STARTED_S + 60 * minute,
-    )  # fmt: skip
-    insert(
-        database, "candidates", candidate_id=number, hypothesis_id=number, bundle=bundle, parent_candidate_id=parent,
-        state="gate", created_unix_s=STARTED_S + 60 * minute,
-    )  # fmt: skip
-    if parent is not None and verdict:
-        insert(
-            database, "decisions", candidate_id=number, verdict=verdict, stage="gate", reason="the test said so",
-            pairs=12, wins=7, losses=1, wealth=21.0, candidate_successes=8, candidate_trials=12, incumbent_successes=2,
-            incumbent_trials=12, gain_points=50.0, trials_so_far=24, decided_unix_s=STARTED_S + 60 * (minute + 1.0),
-        )  # fmt: skip
-
-
-def add_trial(
-    database: sqlite3.Connection, sequence: int, bundle: str, outcome: str, *, edge: str = "yam-1", **more: object
-) -> None:
-    started_s = STARTED_S + 12.0 * sequence
-    values: dict[str, object] = {
-        "edge": edge, "epoch": "e", "sequence": sequence, "content_sha256": "0", "received_unix_s": started_s,
-        "used": 1, "assignment_id": f"{edge}-{sequence}", "lease_id": "l", "task": "push_t", "bundle": bundle,
-        "start_id": f"dev-{sequence}", "purpose": "screen", "seed": 7, "outcome": outcome,
-        "cause": "" if outcome == "success" else "missed_goal", "detail": HOSTILE, "progress": 0.5,
-        "measures": json.dumps({"coverage": 0.97}), "achieved_start": "{}", "reset_s": 10.0, "reset_tries": 1,
-        "trial_s": 20.0, "policy_steps": 600, "wall_reset_s": 2.0, "wall_trial_s": 8.0, "started_unix_s": started_s,
-        "ended_unix_s": started_s + 10.0, "station_hash": "5" * 64, "calibration_hash": "6" * 64, "software": "s",
-        "recording": "", "recording_bytes": 0, "notes": "{}",
-    }  # fmt: skip
-    insert(database, "trials", **(values | more))
 
 
 def write_recording(path: Path, frames: int) -> None:
@@ -193,6 +135,72 @@ def test_the_page_reaches_for_nothing_outside_itself(run_dir: Path) -> None:
     assert not re.search(r"<(script|link|iframe)", page)
     for source in re.findall(r'(?:src|srcset|href)="([^"]*)"', page):
         assert source.startswith("data:image/")
+
+
+def test_a_gain_stands_beside_how_many_candidates_were_tried_for_it(run_dir: Path) -> None:
+    page = write_report(run_dir).read_text()
+    for expected in ("+50 points, one of 1 tried", "+50 points, one of 2 tried"):
+        assert expected in page
+
+
+def test_each_way_to_fail_has_a_strip_of_its_newest_recorded_trial(run_dir: Path) -> None:
+    recordings = {"slipped": "3" * 64, "undecided": "4" * 64}
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        for sequence, (cause, recording) in enumerate(recordings.items(), start=50):
+            outcome = "invalid" if cause == "undecided" else "failure"
+            for earlier in (0, 10):
+                add_trial(database, sequence + earlier, BEST, outcome, cause=cause, recording=recording)
+            write_recording(run_dir / "recordings" / f"{recording}.mcap", frames=2)
+    run = load(run_dir)
+    shown = gallery(run, strips(run))
+    assert [(item.trial.cause, item.trial.sequence) for item in shown] == [("slipped", 60), ("undecided", 61)]
+    assert "failure: slipped (2 of 46 trials)" in write_report(run_dir).read_text()
+
+
+def test_the_judge_is_told_by_abstentions_repeats_and_canaries(run_dir: Path) -> None:
+    assert verdicts(load(run_dir)) == Verdicts(Count(0, 41), Count(0, 0), Count(0, 0))
+    page = write_report(run_dir).read_text()
+    assert "nothing was tried twice" in page
+    assert "no canary was run" in page
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        outcomes = ("success", "success", "success", "failure", "failure")  # two pairs, and one that has no partner
+        for sequence, outcome in enumerate(outcomes, start=50):
+            add_trial(database, sequence, BEST, outcome, start_id="dev-x")
+        add_trial(database, 60, BEST, "invalid", cause="undecided", start_id="dev-x")
+        add_trial(database, 61, BEST, "success", purpose="canary")
+    told = verdicts(load(run_dir))
+    assert told == Verdicts(abstentions=Count(1, 48), agreement=Count(1, 2), canaries=Count(1, 1))
+
+
+@pytest.mark.parametrize("purpose", ["heldout", "audit", "canary"])
+def test_what_chose_no_policy_is_pooled_with_nothing(run_dir: Path, purpose: str) -> None:
+    before = [reign.pooled for reign in incumbents(load(run_dir))]
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        add_trial(database, 50, BEST, "success", purpose=purpose)
+    assert [reign.pooled for reign in incumbents(load(run_dir))] == before
+
+
+def test_without_a_language_model_the_page_says_that_no_tokens_were_used(run_dir: Path) -> None:
+    assert "the offline researcher uses no tokens" in write_report(run_dir).read_text()
+
+
+def test_a_station_is_away_until_it_comes_and_from_a_cut_trial_until_it_is_back(run_dir: Path) -> None:
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        database.execute("UPDATE stations SET first_seen_unix_s = ?", (STARTED_S + 6.0,))
+        add_trial(database, 44, BEST, "invalid", edge="yam-2", cause="crash", ended_unix_s=STARTED_S + 12.0 * 44 + 24.0)
+    run = load(run_dir)
+    assert away(run, "yam-1") == [(0.0, pytest.approx(0.1))]
+    assert away(run, "yam-2") == [(0.0, pytest.approx(0.1)), (pytest.approx(8.8), pytest.approx(0.4))]
+
+
+def test_a_lane_holds_a_family_and_names_the_researcher_where_there_are_several(run_dir: Path) -> None:
+    run = load(run_dir)
+    lanes = lane_names(run)
+    assert lanes == ["one change"]
+    assert place(run, lanes) == {1: (0, 0), 2: (1, -1), 3: (2, -1), 4: (3, -1)}
+    with sqlite3.connect(run_dir / "coordinator.db") as database:
+        database.execute("UPDATE hypotheses SET kind = 'sobol', researcher = 'claude' WHERE hypothesis_id = 3")
+    assert lane_names(load(run_dir)) == ["offline: one change", "claude: parameters"]
 
 
 def test_words_from_the_database_are_escaped(run_dir: Path) -> None:
