@@ -1,0 +1,61 @@
+"""What an agent is assigned for a task: its contract, what it may read beside the policy, methods that may help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+
+import numpy as np
+
+from coordinator.agents.admission import coordinates
+from coordinator.agents.coding_agent import Assignment
+from coordinator.agents.pack import Robots, TaskNotes
+from coordinator.evolution.starts import Starts, StartsError
+from coordinator.research.literature import cards_for
+
+CARDS = 4
+
+
+def assignment(
+    task: str,
+    policy: str,
+    failures: Mapping[str, int] | None = None,
+    robots: Callable[[], Robots] = Robots,
+    starts: Starts | None = None,
+) -> Assignment:
+    """Return what an agent works on.
+
+    Args:
+        failures: failure classes that methods are looked up for, none without it.
+        starts: the lists that are used where they are not those that ship for the task.
+    """
+    cards = [(card.name, card.text) for card in cards_for(failures or {}, task, CARDS)]
+    return Assignment(TaskNotes(policy, contract(task), cards), _beside(), _coordinates(task, starts), robots)
+
+
+def contract(task: str) -> str:
+    """Return what a policy for the task must achieve; where nothing is written, that the policy itself says it."""
+    path = files("coordinator") / "agents" / "contracts" / f"{task}.md"
+    return (
+        path.read_text()
+        if path.is_file()
+        else f"The task is `{task}`; the policy's own docstring says what it must do."
+    )
+
+
+def _coordinates(task: str, starts: Starts | None) -> np.ndarray:
+    try:
+        return coordinates(starts or Starts.load(task))
+    except StartsError:
+        return np.zeros((0, 3))
+
+
+def _beside() -> dict[str, bytes]:
+    """Return the files that an agent may read beside the policy, by path in its work tree."""
+    interface = (files("policies") / "interface.py").read_bytes()
+    skills = {
+        f"policies/skills/{path.name}": path.read_bytes()
+        for path in (files("policies") / "skills").iterdir()
+        if path.name.endswith(".py")
+    }
+    return {"policies/__init__.py": b"", "policies/interface.py": interface, **skills}
