@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.agents.admission import HYPOTHESIS, Surface, admit, coordinates
+from coordinator.agents.admission import HYPOTHESIS, Edit, Surface, admit, coordinates
 from coordinator.agents.copies import copied
 from coordinator.agents.worktree import Worktree
 from coordinator.evolution.ideas import Proposal, ProposalRefused
@@ -311,3 +311,16 @@ def test_numbers_of_nobodys_meet_the_lists_hardly_ever(task: str) -> None:
         numbers = rng.uniform(low, high, (10, 3)).round(4).tolist()
         met += copied({"x.py": table(numbers).encode()}, {}, starts) is not None
     assert met <= 3
+
+
+@pytest.mark.parametrize("policy", sorted(path.parent.name for path in (ROOT / "policies").glob("*/policy.toml")))
+def test_a_small_change_to_any_policy_that_ships_is_taken(policy: str) -> None:
+    shipped = (ROOT / "policies" / policy).iterdir()
+    base = {path.name: path.read_bytes() for path in shipped if path.suffix in (".py", ".toml", ".json")}
+    data = base["policy.py"] + b"\n\ndef half(number: float) -> float:\n    return 0.5 * number\n"
+    edits = [
+        Edit(f"policies/{policy}/policy.py", "100644", data),
+        Edit(HYPOTHESIS, "100644", json.dumps(GOOD).encode()),
+    ]
+    surface = Surface(policy, base, coordinates(Starts.load(policy)))
+    assert dict(admit(edits, surface).files) == {"policy.py": data}
