@@ -4,6 +4,8 @@
   `offers`. None of these waits for anybody.
 - A researcher that fails, whatever it raises, costs its own lane only: the lane rests, twice as long each time. One
   that would fail again, for a refused key or a spent budget, is halted and says why until somebody resumes it.
+- An agent's files are whole files, made of the incumbent that it was shown. Where that is not the incumbent any more,
+  whoever takes the offer must merge: base is the context's files, one side the new incumbent, the other the proposal.
 - Lanes can be added, paused, resumed and removed while others think. Pausing ends what a lane is thinking.
 """
 
@@ -35,6 +37,7 @@ class Offer:
     proposal: Proposal | None
     failure: str  # one line, empty with a proposal
     seconds: float  # of thinking
+    context: ResearchContext  # what it was given; its incumbent may have been followed by another one since
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class Lanes:
             lane.thinking = False
             _note(lane, failure, lasting, now_s + seconds)
             if self._lanes.get(name) is lane:
-                self._offers.append(Offer(name, proposal, " ".join(failure.split()), seconds))
+                self._offers.append(Offer(name, proposal, " ".join(failure.split()), seconds, context))
 
     def _lane(self, name: str) -> _Lane:
         if name not in self._lanes:

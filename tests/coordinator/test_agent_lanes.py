@@ -63,7 +63,7 @@ def test_a_lane_that_hangs_holds_nobody_up() -> None:
         lanes.think(name, CONTEXT, 0.0)
     quick.let.set()
     [offer] = wait(lanes, 1)
-    assert (offer.lane, offer.proposal, offer.failure) == ("quick", IDEA, "")
+    assert (offer.lane, offer.proposal, offer.failure, offer.context) == ("quick", IDEA, "", CONTEXT)
     assert states(lanes) == {"slow": "thinking", "quick": "idle"}
     with pytest.raises(LaneError, match="thinking"):
         lanes.think("slow", CONTEXT, 0.0)
