@@ -26,6 +26,9 @@ def _lines(summary: Figures) -> Iterator[Text]:
     if summary["from"] and summary["to"]:
         yield _row("from", _claim(summary["from"]))
         yield _row("to", _claim(summary["to"]))
+    if summary["audit"]:
+        early = "" if summary["audit"]["complete"] else ", stopped early"
+        yield _row("audit", f"{_count(summary['audit'])} on audit starts{early}")
     trials = summary["trials"]
     yield _row(
         "in",
@@ -48,8 +51,8 @@ def _lines(summary: Figures) -> Iterator[Text]:
     yield _row("trials", _integrity(summary))
     yield _row("ideas", idea_words(summary["ideas"]))
     for idea in summary["accepted"]:
-        gain = f"{idea['gain_points']:+.0f} points after {idea['minute']:.1f} min"
-        yield Text.assemble("            ", (f"{gain:>24}", "green"), f"  {idea['sentence']}")
+        gain = f"{idea['gain_points']:+.0f} points after {idea['minute']:.1f} min, one of {idea['of_tried']} tried"
+        yield Text.assemble("            ", (f"{gain:>38}", "green"), f"  {idea['sentence']}")
     yield _row("report", str(Path(summary["folder"]) / summary["files"]["report"]))
 
 

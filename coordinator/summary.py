@@ -96,6 +96,8 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         "mru": {
             "any_experiment": use.any_experiment,
             "useful": use.useful,
+            "any_with_resets": use.any_at_work,
+            "useful_with_resets": use.useful_at_work,
             "agents": use.agents,
             "offline_researcher": use.candidates - use.agents,
         },
@@ -113,7 +115,12 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
             "coordinator_peak_mb": observed.coordinator_peak_mb,
         },
         "integrity": asdict(check_integrity(folder / DATABASE, observed.begun)),
-        "files": {"report": "report.html", "database": DATABASE, "hillclimb": "hillclimb.png"},
+        "files": {
+            "report": "report.html",
+            "database": DATABASE,
+            "hillclimb": "hillclimb.png",
+            "idea_tree": "idea_tree.png",
+        },
     }
 
 

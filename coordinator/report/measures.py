@@ -3,8 +3,8 @@
 - A success rate is a Count: k of n valid trials with the exact 95 % interval. Invalid trials leave n, counted apart.
 - Held-out and audit trials are never pooled with the trials that chose a policy, nor are canaries, which may tell of
   the station.
-- Use of the robots (MRU) is wall time in trials over the wall time of the run, as a mean over the stations; resets
-  do not count as use.
+- Use of the robots (MRU) is wall time in trials over the wall time of the run, as a mean over the stations; once with
+  the resets by the robots, once without.
 """
 
 from __future__ import annotations
@@ -157,13 +157,15 @@ class RobotUse:
     candidates: float  # trials of policies that a researcher made, not of the seed
     agents: float  # of those that a language model made
     resetting: float
+    any_at_work: float  # any experiment with its resets, as bench/mru.py counts
+    useful_at_work: float  # those that entered something, with their resets
 
 
 def robot_use(run: Run) -> RobotUse:
     """Return the mean use of the robots, three ways, and the share that resets took."""
     available_min = run.minutes * max(station_count(run), 1)
     if available_min <= 0.0:
-        return RobotUse(0.0, 0.0, 0.0, 0.0, 0.0)
+        return RobotUse(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     made = {idea.bundle for idea in run.ideas if idea.kind != "seed"}
     models = {call.researcher for call in run.token_calls}
     agents = {idea.bundle for idea in run.ideas if idea.kind != "seed" and idea.researcher in models}
@@ -173,6 +175,8 @@ def robot_use(run: Run) -> RobotUse:
         sum(trial.wall_trial_min for trial in run.trials if trial.bundle in made) / available_min,
         sum(trial.wall_trial_min for trial in run.trials if trial.bundle in agents) / available_min,
         sum(trial.wall_reset_min for trial in run.trials) / available_min,
+        sum(trial.wall_reset_min + trial.wall_trial_min for trial in run.trials) / available_min,
+        sum(trial.wall_reset_min + trial.wall_trial_min for trial in run.trials if trial.used) / available_min,
     )
 
 

@@ -140,7 +140,9 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
     invalid = sum(not trial.valid for trial in run.trials)
     yield "trials", f"{len(run.trials)}, of them {invalid} invalid, {run.quarantined} refused as contradicting"
     use = measures.robot_use(run)
-    yield "robots in use (MRU), any experiment", _share(use.any_experiment) + _paper_use(run)
+    yield "robots in use (MRU), any experiment with its reset", _share(use.any_at_work) + _paper_use(run)
+    yield "robots in use (MRU), any experiment", _share(use.any_experiment)
+    yield "robots in use (MRU), trials that became evidence, with their resets", _share(use.useful_at_work)
     yield "robots in use (MRU), trials that became evidence", _share(use.useful)
     yield "robots in use (MRU), candidates of the researcher", _share(use.candidates)
     yield "robots in use (MRU), candidates of language models", _share(use.agents)

@@ -229,6 +229,8 @@ def test_use_of_the_robots_is_told_three_ways(run_dir: Path) -> None:
     assert use.useful == pytest.approx(41 * 8.0 / station_seconds)
     assert use.candidates == pytest.approx(22 * 8.0 / station_seconds)
     assert use.resetting == pytest.approx(42 * 2.0 / station_seconds)
+    assert use.any_at_work == pytest.approx(42 * 10.0 / station_seconds)
+    assert use.useful_at_work == pytest.approx(41 * 10.0 / station_seconds)
 
 
 def test_resets_that_needed_more_tries_or_never_got_ready_are_not_first_tries(tmp_path: Path) -> None:

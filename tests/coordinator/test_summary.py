@@ -133,6 +133,11 @@ def test_a_claim_of_success_carries_its_count_interval_hashes_station_and_seed(f
     assert (claim["station_hashes"], claim["calibration_hashes"]) == (["5" * 64], ["6" * 64])
     assert finished["from"]["successes"] == 0
     assert [(item["sentence"], item["gain_points"]) for item in finished["accepted"]] == [("Softer is better.", 77.8)]
+    assert [item["of_tried"] for item in finished["accepted"]] == [1]
+    assert finished["audit"] is None
+    assert finished["to_target"]["minute"] == finished["minutes_to_target"]
+    assert finished["climb"][-1]["percent"] == finished["to"]["percent"]
+    assert finished["verdicts"]["canaries"]["trials"] == 0
 
 
 def test_a_run_in_which_nothing_happened_still_has_a_summary(tmp_path: Path) -> None:
