@@ -24,9 +24,11 @@ from .tee import (
     MIDDLE_M,
     OUTLINE_M,
     TOOL_RADIUS_M,
+    corners_apart_m,
     distance_m,
     is_free_of_walls,
     motion_between,
+    moved,
     to_tee,
     to_world,
     turned,
@@ -41,6 +43,8 @@ LOOK_AHEADS_M = (0.110, 0.080, 0.055, 0.035, 0.020)  # along a way, the first wh
 DENSE_M = 0.005  # between two points of a way
 RAYS = np.stack([np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)], axis=1)
 
+TOUCHED_M = 0.001
+SURPRISE_M, SURPRISE_SHARE = 0.006, 0.3
 OUTCOME_M = 0.003  # of the tool's way between two moments of an outcome
 
 
@@ -68,11 +72,16 @@ class Hand:
         self._push_step_m = float(params["push_step_m"])
         self.place = robot.observe().tool_position_m[:2]
         self.pose = self._look()
+        self.distrusted: set[int] = set()  # lines of the library that did something else than before
 
     def make(self, line: Line, way_m: float, log: list[tuple[float, Array]] | None = None) -> bool:
         """Go to where a push begins and push so far; return whether there was a way. `log` gets (way, T's pose)."""
         if not self._go(to_world(self.pose, line.start_m)):
             return False
+        seen = self._look()
+        if corners_apart_m(self.pose, seen) > TOUCHED_M:  # on the way there: the push would not be the one meant
+            self.pose = seen
+            return True
         direction = turned(line.direction, float(self.pose[2]))
         begun = self.place
         for asked_m in [*np.arange(self._push_step_m, way_m, self._push_step_m), *[way_m] * PATIENCE]:
@@ -188,7 +197,7 @@ def _through_the_middle(hand: Hand) -> bool:
 
 def _nearest(hand: Hand, library: Library, ahead: int) -> bool:
     """Make the learned push that ends nearest to the goal and can be begun; return whether there was one."""
-    known: dict[int, bool] = {}
+    known = dict.fromkeys(hand.distrusted, False)
     for index in ranked(library, hand.pose, ahead):
         owner = int(library.owner[index])
         line = library.lines[owner]
@@ -196,7 +205,11 @@ def _nearest(hand: Hand, library: Library, ahead: int) -> bool:
             known[owner] = hand.can_reach(line)
         end = to_world(hand.pose, line.start_m + line.direction * library.ways_m[index])
         inside = bool(((end >= LOW_M) & (end <= HIGH_M)).all())
+        before = hand.pose
         if known[owner] and inside and hand.make(line, float(library.ways_m[index])):
+            meant = moved(before, library.motions[index])
+            if corners_apart_m(meant, hand.pose) > SURPRISE_M + SURPRISE_SHARE * corners_apart_m(before, meant):
+                hand.distrusted.add(owner)  # for this attempt
             return True
     return False
 

@@ -74,14 +74,23 @@ def motion_between(before: Array, after: Array) -> Array:
 
 
 def error_m(poses: Array) -> Array:
-    """Return the root mean square distance (...,) of the corners of poses (..., 3) from the goal's."""
+    """Return about the root mean square distance (...,) of the corners of poses (..., 3) from the goal's.
+
+    Angles count by the arc and not by the chord, so that half a turn away every turn is a gain.
+    """
     middle = OUTLINE_M.mean(axis=0)
     cosine, sine = np.cos(poses[..., 2]), np.sin(poses[..., 2])
     x = poses[..., 0] + cosine * middle[0] - sine * middle[1]
     y = poses[..., 1] + sine * middle[0] + cosine * middle[1]
     goal = to_world(GOAL, middle)
-    turn = 2.0 * SPREAD_M2 * (1.0 - np.cos(poses[..., 2] - GOAL[2]))
-    return np.asarray(np.sqrt((x - goal[0]) ** 2 + (y - goal[1]) ** 2 + turn))
+    turn = (poses[..., 2] - GOAL[2] + np.pi) % (2 * np.pi) - np.pi
+    return np.asarray(np.sqrt((x - goal[0]) ** 2 + (y - goal[1]) ** 2 + SPREAD_M2 * turn**2))
+
+
+def corners_apart_m(one: Array, other: Array) -> float:
+    """Return the root mean square distance of the corners of two poses."""
+    apart = to_world(one, OUTLINE_M) - to_world(other, OUTLINE_M)
+    return float(np.sqrt((apart**2).sum(axis=1).mean()))
 
 
 def distance_m(points: Array) -> Array:
