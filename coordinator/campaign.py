@@ -40,6 +40,7 @@ from coordinator.evolution.snapshot import Snapshot as Snapshot
 from coordinator.evolution.snapshot import snapshot
 from coordinator.evolution.starts import Starts
 from coordinator.scheduling.dispatch import Dispatch
+from coordinator.scheduling.flight import Flight, flight
 from coordinator.scheduling.wear import WearBudget
 from coordinator.scheduling.work import Attempt as Attempt
 from coordinator.scheduling.work import Offer, Urgency, first
@@ -67,7 +68,7 @@ class Campaign:
             audit: starts to measure the final incumbent on after that.
             stations: how many are expected; more candidates are in test where more stations come.
         """
-        self._least_stations = stations
+        self._expected = stations
         self._book = book = Book(seed)
         self._intake = Intake(workshop, book)
         self._measuring = Measuring(book, starts, target=target, heldout=heldout, audit=audit)
@@ -87,7 +88,11 @@ class Campaign:
     def wants(self, now_s: float, researcher: str = "") -> ResearchContext | None:
         """Return what a researcher is shown; None while enough candidates wait, or once the campaign has ended."""
         in_screen = sum(1 for _ in self._screening.screening)
-        enough = in_screen > self._stations or self._screening.waiting > 0 or len(self._rebases) > 0
+        enough = (
+            in_screen > self._flight.candidates
+            or self._screening.waiting(self._flight.attempts) > 0
+            or len(self._rebases) > 0
+        )
         if self.finished or self._measuring.ending or enough or not self._screening.baseline_asked:
             return None
         return self._book.context(researcher)
@@ -126,8 +131,12 @@ class Campaign:
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
-    def next_work(self, edge: str, now_s: float) -> Work | None:
+    def next_work(self, edge: str, now_s: float, ahead: int = 0) -> Work | None:
         """Return work for a station; None, and nothing has changed, once the campaign has ended or where it rests.
+
+        Args:
+            ahead: attempts that the station holds beyond the one that it runs; with one there it gets no other that
+                can wait, so that what is urgent later comes to its turn soon.
 
         Raises:
             CoordinatorError: an idea could not be published anew; nothing has changed.
@@ -138,8 +147,9 @@ class Campaign:
             self._intake.rebase(*self._rebases[0], now_s)
             self._rebases.popleft()
         if self._dispatch.health.due(edge):
-            return self._hand_out([self._screening.somewhere("canary")], edge, now_s)
-        return first(self._offers(edge, now_s))
+            return None if ahead else self._hand_out([self._screening.somewhere("canary")], edge, now_s)
+        offers = self._offers(edge, now_s)
+        return first([offer for offer in offers if not ahead or offer[0] < Urgency.OFFLINE])
 
     def record(self, trial: Trial, now_s: float) -> None:
         """Take a trial into account; one that was seen before, or that nobody waits for, changes nothing."""
@@ -197,8 +207,8 @@ class Campaign:
     # -- what to hand out ---------------------------------------------------------------------------------------------
 
     @property
-    def _stations(self) -> int:
-        return max(self._least_stations, self._dispatch.health.count)
+    def _flight(self) -> Flight:
+        return flight(self._dispatch.health.count or self._expected)
 
     def _offers(self, edge: str, now_s: float) -> list[Offer]:
         """Return where work comes from, most urgent first among equals."""
@@ -218,7 +228,9 @@ class Campaign:
             (Urgency.CONFIRM, lambda: one(self._measuring.next())),
             (
                 Urgency.CONFIRM,
-                lambda: some([] if self._measuring.ending else self._gate.next_pair(self._screening.ended)),
+                lambda: some(
+                    [] if self._measuring.ending else self._gate.next_pair(self._screening.ended, self._flight.pairs)
+                ),
             ),
             (Urgency.AGENTS, lambda: one(None if self._measuring.ending else self._screening.baseline())),
             (Urgency.AGENTS, lambda: one(self._screen(Urgency.AGENTS))),
@@ -232,13 +244,15 @@ class Campaign:
         return self._slots.hand_out(slots, edge)
 
     def _screen(self, urgency: Urgency) -> Slot | None:
-        slot = None if self._measuring.ending else self._screening.next(urgency)
+        slot = None if self._measuring.ending else self._screening.next(urgency, self._flight.attempts)
         self._screens_asked += slot is not None
         return slot
 
     def _learn(self) -> Slot | None:
         """Return an attempt that a researcher learns from; they take turns with screens while there are both."""
-        if not self._plays or (self._plays_asked > self._screens_asked and self._screening.waiting):
+        if not self._plays or (
+            self._plays_asked > self._screens_asked and self._screening.waiting(self._flight.attempts)
+        ):
             return None
         self._plays_asked += 1
         return self._plays.popleft()

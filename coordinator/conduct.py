@@ -104,9 +104,9 @@ class Conductor:
 
     # -- what the reception asks --------------------------------------------------------------------------------------
 
-    def _next_work(self, edge: str, now_unix_s: float) -> Sequence[Attempt]:
+    def _next_work(self, edge: str, now_unix_s: float, ahead: int) -> Sequence[Attempt]:
         self._ask(now_unix_s)
-        work = self._journal.next_work(edge, now_unix_s)
+        work = self._journal.next_work(edge, now_unix_s, ahead)
         attempts = () if work is None else work.attempts
         for bundle in {item.bundle for item in attempts}:
             self._publisher.offer(self._task, bundle)

@@ -99,18 +99,18 @@ class Journal:
         self._took("play", {"researcher": researcher, "play": _packed(play)}, reason, now_s)
         return reason
 
-    def next_work(self, edge: str, now_s: float) -> Work | None:
+    def next_work(self, edge: str, now_s: float, ahead: int = 0) -> Work | None:
         """As `Campaign.next_work`; what the disk does not take is not handed out.
 
         Raises:
             StoreError: the disk does not take it; the attempts are asked for again.
         """
-        work = self.campaign.next_work(edge, now_s)
+        work = self.campaign.next_work(edge, now_s, ahead)
         events = self.campaign.drain()
         if work is None and not events:
             return None
         try:
-            self._took("next_work", {"edge": edge}, work, now_s, events)
+            self._took("next_work", {"edge": edge, "ahead": ahead}, work, now_s, events)
         except CoordinatorError:
             for attempt in () if work is None else work.attempts:
                 self.campaign.expire(attempt.assignment_id, now_s)
@@ -196,7 +196,7 @@ def apply(campaign: Campaign, entry: Entry, trial_of: Callable[[Sequence[Any]], 
         case "play":
             return campaign.play(_play(payload["play"]), payload["researcher"], now_s)
         case "next_work":
-            return campaign.next_work(payload["edge"], now_s)
+            return campaign.next_work(payload["edge"], now_s, payload["ahead"])
         case "record":
             campaign.record(trial_of(payload["trial"]), now_s)
         case "expire":

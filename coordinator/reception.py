@@ -32,6 +32,7 @@ LEASED = """
 SELECT assignment_id, assignments.edge, epoch, expires_unix_s FROM assignments JOIN stations USING (edge)
 WHERE state = 'leased' ORDER BY assignments.rowid
 """
+EMPTY_WANTS = 2  # a station that wants so many holds none beyond the one that it runs
 NO_SUCH_FILE = "404"  # the one refusal that stations take as a no
 
 
@@ -39,7 +40,8 @@ NO_SUCH_FILE = "404"  # the one refusal that stations take as a no
 class Desk:
     """What the reception asks of the campaign."""
 
-    next_work: Callable[[str, float], Sequence[Attempt]]  # edge, now; empty where there is nothing to do
+    # Edge, now, attempts that it holds beyond the one that it runs; empty where there is nothing to do.
+    next_work: Callable[[str, float, int], Sequence[Attempt]]
     brought: Callable[[Trial, float], None]  # a new trial, now
     taken_back: Callable[[str, float], None]  # assignment id, now
     station: Callable[[str, str, float], None] = lambda edge, what, now_unix_s: None  # "here" or "away"
@@ -131,7 +133,8 @@ class Reception:
         found: list[Attempt] = []
         try:
             while len(found) < min(request.wants, MOST_WANTED):
-                more = self._desk.next_work(request.edge, now_unix_s)
+                ahead = len(found) if request.wants >= EMPTY_WANTS else 1 + len(found)
+                more = self._desk.next_work(request.edge, now_unix_s, ahead)
                 if not more:
                     break
                 found += more

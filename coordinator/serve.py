@@ -65,7 +65,7 @@ class Service:
         self, task: str, run: Path, store: Store, lab: Lab, network: Network, registrar: Registrar | None = None
     ) -> None:
         self.roster = Roster(())
-        desk = Desk(lambda edge, now: (), lambda trial, now: None, lambda assignment, now: None)
+        desk = Desk(lambda edge, now, ahead: (), lambda trial, now: None, lambda assignment, now: None)
         self._reception = Reception(task, store, lab.repository, self.roster, desk, run)
         self._lab, self._network, self._registrar = lab, network, registrar
         self._tend_at_s = 0.0

@@ -18,7 +18,6 @@ from coordinator.evolution.starts import Start, Starts
 
 STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
 SCREENED_FIRST = 10  # another waits until so many were screened, so that the gate is for the best of them
-PAIRS_AHEAD = 4  # pairs in flight beyond those decided on
 CEILING_RATE, CEILING_TRIALS = 0.9, 12
 
 
@@ -31,11 +30,12 @@ class Gate:
         self._next = 0  # of the gate's starts
         self._learnt: dict[str, tuple[Start, int]] = {}  # by start: an incumbent failed, a later one succeeded
 
-    def next_pair(self, screened: int) -> list[Slot]:
+    def next_pair(self, screened: int, most_out: int) -> list[Slot]:
         """Return both halves of the next pair in a random order; none where nobody needs one.
 
         Args:
             screened: how many screens ended against this incumbent.
+            most_out: pairs in flight beyond those decided on.
         """
         waiting = [
             item
@@ -47,7 +47,7 @@ class Gate:
         if not waiting or self._next >= len(self._starts):
             return []
         candidate = max(waiting, key=lambda item: item.lead)  # another's pairs wait, and count when it goes on
-        if sum(pair.done is None for pair in candidate.pairs) >= PAIRS_AHEAD:
+        if sum(pair.done is None for pair in candidate.pairs) >= most_out:
             return []
         if not candidate.pairs:
             candidate.stake, self._purse = self._purse.stake, self._purse.staked()

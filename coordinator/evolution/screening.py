@@ -15,8 +15,6 @@ from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, Stage,
 from coordinator.evolution.starts import Start, Starts
 from coordinator.scheduling.work import Urgency
 
-ATTEMPTS_AHEAD = 3  # of one candidate
-
 
 class Screening:
     """Asks for attempts on development starts and says what they mean."""
@@ -47,12 +45,16 @@ class Screening:
                 return slot
         return None
 
-    def next(self, urgency: Urgency) -> Slot | None:
-        """Return the next place of a candidate of that class; the one that was made first comes first."""
+    def next(self, urgency: Urgency, most_out: int) -> Slot | None:
+        """Return the next place of a candidate of that class; the one that was made first comes first.
+
+        Args:
+            most_out: attempts of one candidate at a time.
+        """
         if not self.baseline_asked:
             return None
         for candidate in self.screening:
-            if candidate.urgency == urgency and (start := self._next_start(candidate)) is not None:
+            if candidate.urgency == urgency and (start := self._next_start(candidate, most_out)) is not None:
                 return self._slot(candidate, start)
         return None
 
@@ -61,10 +63,9 @@ class Screening:
         """Candidates in the screen."""
         return (item for item in self._book.testing if item.state == "screen")
 
-    @property
-    def waiting(self) -> int:
-        """How many of them could use another attempt now."""
-        return sum(self._next_start(item) is not None for item in self.screening)
+    def waiting(self, most_out: int) -> int:
+        """Return how many of them could use another attempt now."""
+        return sum(self._next_start(item, most_out) is not None for item in self.screening)
 
     def play(self) -> Slot:
         """Return a place that nothing is decided on."""
@@ -87,9 +88,9 @@ class Screening:
         self.ended += stage.call is not Call.GO_ON
         return stage
 
-    def _next_start(self, candidate: Candidate) -> Start | None:
+    def _next_start(self, candidate: Candidate, most_out: int) -> Start | None:
         """Return where a candidate is to be tried next; None while enough of its attempts are out."""
-        if sum(slot.result is None for slot in candidate.screens.values()) >= ATTEMPTS_AHEAD:
+        if sum(slot.result is None for slot in candidate.screens.values()) >= most_out:
             return None
         return next((start for start in self._window() if start.start_id not in candidate.screens), None)
 

@@ -73,7 +73,7 @@ class Wanted:
 
     def desk(self) -> Desk:
         return Desk(
-            lambda edge, now: [self.work.pop(0)] if self.work else [],
+            lambda edge, now, ahead: [self.work.pop(0)] if self.work else [],
             lambda trial, now: self.brought.append(trial),
             lambda name, now: self.back.append(name),
         )

@@ -71,7 +71,7 @@ class Work:
         self._token = secrets.token_hex(4)
         self.handed_out = 0
 
-    def take(self, edge: str, now_unix_s: float) -> list[Attempt]:
+    def take(self, edge: str, now_unix_s: float, ahead: int) -> list[Attempt]:
         """Return the next attempts for whichever edge."""
         first = self.handed_out
         self.handed_out += self._at_once

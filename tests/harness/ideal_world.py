@@ -122,10 +122,10 @@ class Lab:
         self.researcher: Researcher = OfflineResearcher(SPACE, seed)
         self.campaign = Campaign(world.workshop, STARTS, seed, stations=stations, heldout=heldout, audit=audit)
 
-    def next_work(self, edge: str = "station-1", now_s: float = 0.0) -> Work | None:
+    def next_work(self, edge: str = "station-1", now_s: float = 0.0, ahead: int = 0) -> Work | None:
         """Ask the researcher while the campaign wants ideas, then for work."""
         ask(self.campaign, self.researcher, now_s)
-        return self.campaign.next_work(edge, now_s)
+        return self.campaign.next_work(edge, now_s, ahead)
 
 
 def ask(campaign: Campaign, researcher: Researcher, now_s: float, most: int = 20) -> None:
