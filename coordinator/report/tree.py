@@ -74,8 +74,9 @@ def draw(run: Run, theme: Theme) -> Figure:
 def lane_names(run: Run) -> list[str]:
     """Return the families of ideas, each with its researcher where there are several, in the order of their first."""
     made = [idea for idea in run.ideas if idea.parent_candidate_id is not None]
-    several = len({idea.researcher for idea in made}) > 1
-    return list(dict.fromkeys(_lane(idea, several) for idea in made))
+    researchers = list(dict.fromkeys(idea.researcher for idea in made))
+    together = sorted(made, key=lambda idea: researchers.index(idea.researcher))
+    return list(dict.fromkeys(_lane(idea, len(researchers) > 1) for idea in together))
 
 
 def _lane(idea: Idea, several: bool) -> str:
