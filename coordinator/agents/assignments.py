@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
 from coordinator.agents.admission import coordinates
 from coordinator.agents.coding_agent import Assignment
+from coordinator.agents.lab_view import ABOUT, PLACE, write_view
 from coordinator.agents.pack import Robots, TaskNotes
 from coordinator.evolution.starts import Starts, StartsError
 from coordinator.research.literature import cards_for
@@ -22,15 +24,32 @@ def assignment(
     failures: Mapping[str, int] | None = None,
     robots: Callable[[], Robots] = Robots,
     starts: Starts | None = None,
+    records: bool = False,
 ) -> Assignment:
     """Return what an agent works on.
 
     Args:
         failures: failure classes that methods are looked up for, none without it.
         starts: the lists that are used where they are not those that ship for the task.
+        records: whether the agent finds the lab's records in its cage (see `shows`), so that it is told.
     """
     cards = [(card.name, card.text) for card in cards_for(failures or {}, task, CARDS)]
-    return Assignment(TaskNotes(policy, contract(task), cards), _beside(), _coordinates(task, starts), robots)
+    return Assignment(
+        TaskNotes(policy, contract(task), cards, ABOUT if records else ""),
+        _beside(),
+        _coordinates(task, starts),
+        robots,
+    )
+
+
+def shows(records: Path) -> Callable[[Path], Mapping[str, Path]]:
+    """Return what makes an agent's view of a run's database in the folder of its run, for `CodingAgent`."""
+
+    def made(folder: Path) -> Mapping[str, Path]:
+        write_view(records, folder / "view.db")
+        return {PLACE: folder / "view.db"}
+
+    return made
 
 
 def contract(task: str) -> str:

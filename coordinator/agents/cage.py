@@ -98,7 +98,8 @@ def _openings(caged: Caged) -> list[str]:
     readable = {f"{TOOLS}/forward.py": FORWARD, "/etc/resolv.conf": NAMES, **caged.readable}
     if not base.is_relative_to("/usr") or base.is_relative_to("/usr/local"):
         readable = {str(base): base, **readable}
-    settings = {"HOME": HOME, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    path = f"/usr/bin:/bin:{base}/bin"
+    settings = {"HOME": HOME, "PATH": path, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     return [
         *(part for place, path in readable.items() for part in ("--ro-bind", str(path), place)),
         *(part for place, path in caged.home.items() for part in ("--ro-bind", str(path), f"{HOME}/{place}")),

@@ -85,13 +85,16 @@ class CodingAgent:
         folder: Path,
         limits: watch.Watch | None = None,
         unsafe: bool = False,
-        readable: Mapping[str, Path] | None = None,
+        shows: Callable[[Path], Mapping[str, Path]] | None = None,
     ) -> None:
-        """Prepare; `folder` keeps transcripts, `programs` is what the client's row found."""
+        """Prepare; `folder` keeps transcripts, `programs` is what the client's row found.
+
+        `shows` makes files in a run's folder that the agent may read, and returns where they lie in the cage.
+        """
         self.name = name
         self._client, self._programs, self._model, self._assignment = client, programs, model, assignment
         self._folder, self._limits, self._unsafe = folder, limits or watch.Watch(), unsafe
-        self._readable = dict(readable or {})
+        self._shows = shows
         self._runs = 0
         self.stop: Callable[[], str | None] = lambda: None
 
@@ -162,7 +165,7 @@ class CodingAgent:
             path = folder / place.replace("/", "_")
             path.write_text(text)
             home[place] = path
-        readable = {**self._programs, **self._readable}
+        readable = {**self._programs, **(self._shows(folder) if self._shows else {})}
         return Caged(tree.path, folder / "m.sock", readable, self._client.environment, home)
 
     def _transcript(self) -> Transcript:

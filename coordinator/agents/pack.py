@@ -32,6 +32,7 @@ class TaskNotes:
     policy: str
     contract: str  # what the policy must achieve, how it is judged
     cards: Sequence[tuple[str, str]] = ()  # methods that may help: name, text
+    tools: str = ""  # what else it may look at
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def fence(text: str, most: int = TRACE_BYTES) -> str:
 def build(notes: TaskNotes, context: ResearchContext, left: Left, robots: Robots, refused: str | None = None) -> str:
     """Return the prompt; `refused` is why this agent's last change was not taken."""
     parts = [_contract(notes), _budgets(left, robots)]
+    if notes.tools:
+        parts.append(f"## What you may look at\n{notes.tools.strip()}")
     if refused:
         parts.append(f"## Your last change was not taken\n{fence(refused)}")
     parts += [

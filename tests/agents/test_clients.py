@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from coordinator.agents import cage, watch
 from coordinator.agents.clients import CLIENTS, Client
 from coordinator.agents.coding_agent import AgentFailed
+from coordinator.agents.lab_view import PLACE
 from coordinator.agents.purse import Budget
 from tests.harness.agent_lane import GOOD, HYPOTHESIS, LIMITS, POLICY, QUICK, SENTENCE, SLOWER, Lane, context, lane
 from tests.harness.model_server import Fault, ModelServer, Step
@@ -192,3 +194,19 @@ def test_an_agent_tests_its_change_in_the_cage_but_reaches_nobody(tmp_path: Path
     with ModelServer([*GOOD, Step("run", content=check)]) as server:
         proposal = started("claude-code", server, tmp_path).agent.propose(context())
         assert set(proposal.files) == {"policy.toml", "parsed.toml"}
+
+
+def test_an_agent_asks_the_lab_s_records_in_its_cage(tmp_path: Path) -> None:
+    def shows(folder: Path) -> dict[str, Path]:
+        with closing(sqlite3.connect(folder / "view.db")) as view:
+            view.execute("CREATE TABLE attempts (start_id)")
+            view.execute("INSERT INTO attempts VALUES ('dev-0001')")
+            view.commit()
+        return {PLACE: folder / "view.db"}
+
+    opened = f"sqlite3.connect('file:{PLACE}?mode=ro&immutable=1', uri=True)"
+    asks = f"import sqlite3; print({opened}.execute('SELECT * FROM attempts').fetchall())"
+    with ModelServer([Step("run", content=f'python3 -c "{asks}"'), *GOOD]) as server:
+        made = started("claude-code", server, tmp_path, shows=shows)
+        made.agent.propose(context())
+        assert "dev-0001" in str(server.asked[1]["body"]["messages"][-1])

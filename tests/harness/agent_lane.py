@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -70,11 +70,11 @@ def lane(
     budget: Budget | None = None,
     patience: Patience = QUICK,
     limits: watch.Watch = LIMITS,
-    unsafe: bool = False,
+    shows: Callable[[Path], Mapping[str, Path]] | None = None,
 ) -> Lane:
     rows: list[Call] = []
     asked = model(server, rows, budget, patience)
-    agent = CodingAgent(client.name, client, programs, asked, assignment(), folder, limits, unsafe)
+    agent = CodingAgent(client.name, client, programs, asked, assignment(), folder, limits, shows=shows)
     return Lane(agent, asked.purse, rows)
 
 
