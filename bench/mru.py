@@ -30,12 +30,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from coordinator.report.measures import PAPER_MRU
+
 EXAMPLES = """examples:
   python bench/mru.py
   python bench/mru.py --edges 4 --minutes 3 --seed 7
   python bench/mru.py --edges 2 --minutes 1 --kill-at -1     nobody is killed
 """
-PAPER = {1: 0.491, 4: 0.309, 8: 0.298}  # table of section 9.5 of the fact sheet, by robots
 LEAST_ANY, LEAST_USEFUL = 0.95, 0.80
 BRING_UP_S = 300.0  # compiling takes one minute on two slow cores, and at real time the first trial another
 HANDOVER_S = 1.0  # a longer time between two trials is one without work
@@ -262,7 +263,7 @@ def figures(rows: Sequence[Row], window: Window, arguments: argparse.Namespace) 
     return {
         "name": "mru", "task": arguments.task, "edges": len(edges), "pace": arguments.pace, "seed": arguments.seed,
         "minutes": arguments.minutes, "mru_any": any_share, "mru_useful": useful_share,
-        "paper_mru": PAPER.get(len(edges)), "trials": len(inside),
+        "paper_mru": PAPER_MRU.get(len(edges)), "trials": len(inside),
         "invalid": sum(row.outcome == "invalid" for row in inside),
         "killed": window.killed, "back_after_s": _back_after_s(rows, window),
         "lost_share": {name: sum(getattr(item, name) for item in spent.values()) / whole_s for name in lost},
@@ -281,7 +282,7 @@ def rows_of_figures(
 ) -> list[dict[str, Any]]:
     """Return the rows for docs/figures.md."""
     where = f"{edges} stations at {arguments.pace:g} x real time, {arguments.minutes:g} min, one killed"
-    paper = f"; the paper {100 * PAPER[edges]:.0f} %" if edges in PAPER else ""
+    paper = f"; the paper {100 * PAPER_MRU[edges]:.0f} %" if edges in PAPER_MRU else ""
     return [
         {
             "what": f"robots in use (MRU), any experiment, {where}", "figure": f"{100 * any_share:.1f} %{paper}",
