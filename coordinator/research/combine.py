@@ -3,7 +3,8 @@
 Each piece (an idea on, a skill in the program, a parameter up or down) has an effect that adds up in the screen's
 lead; a Bayesian linear model learns it from every test, whatever else was in it, and one draw from what it believes
 picks the pieces (Thompson sampling for linear bandits: Agrawal and Goyal 2013). So a piece that was seen to do nothing
-alone still comes along where it was in groups that led, and one that spoils groups soon stays out.
+alone still comes along where it was in groups that led, and one that spoils groups soon stays out. Groups are large
+where everything fails, as something in them may be what is needed, and small where most is right already.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from coordinator.evolution.ideas import ResearchContext
 from coordinator.research.option import Option
 from coordinator.research.programs import gained, steps_in, told, with_skill
-from coordinator.research.reading import SCREEN_FULL, WHOLE, Effect, effects, help_share
+from coordinator.research.reading import SCREEN_FULL, WHOLE, Effect, effects, help_share, success_rate
 from coordinator.research.scales import at_share, share_of
 from policies.interface import Array, Value
 from policies.skills.program import PROGRAM, insertions, replacements, write_steps
@@ -27,7 +28,8 @@ from policies.space_work import Skill
 IDEA_EFFECT, HELPING_EFFECT = 0.2, 0.6
 IDEA_SPREAD = 1.2
 STEP_EFFECT, STEP_SPREAD = -0.5, 0.7
-SIZES = (2, 3, 4, 6, 9)
+SIZES = (3, 4, 6, 9)
+LEAST, MORE = 2, 8  # pieces at most: where all succeeds, and how many more where all fails
 STEP_SHARES = (0.08, 0.35)  # of a parameter's range
 
 
@@ -55,10 +57,11 @@ def combinations(space: PolicySpace, context: ResearchContext, rng: np.random.Ge
     if len(pieces) < 2:
         return []
     centre, root = _posterior(pieces, context)
+    most = LEAST + round(MORE * (1.0 - success_rate(context)))
     groups = []
     for _ in range(count):
         drawn = centre + root @ rng.standard_normal(len(pieces))
-        groups += _option(space, _best(pieces, drawn, int(rng.choice(SIZES))), context, rng)
+        groups += _option(space, _best(pieces, drawn, min(most, int(rng.choice(SIZES)))), context, rng)
     return groups
 
 

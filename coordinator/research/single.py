@@ -34,7 +34,8 @@ def steps(space: PolicySpace, context: ResearchContext) -> list[Option]:
 def tries(name: str, context: ResearchContext, up: bool | None = None) -> float:
     """Return how often an item was changed; with `up`, only to beyond where the incumbent has it, on that side.
 
-    What was tried against an earlier incumbent says little about this one: changes work together.
+    One of several changes at once was tried for its share only. What was tried against an earlier incumbent says little
+    about this one: changes work together.
     """
     now = context.incumbent[name]
     count = 0.0
@@ -43,5 +44,6 @@ def tries(name: str, context: ResearchContext, up: bool | None = None) -> float:
             count *= STALE
         elif name in tried.changes:
             value = tried.changes[name]
-            count += up is None or (value > now if up else value < now)
+            moved = up is None or (value > now if up else value < now)
+            count += moved / len(tried.changes)
     return count
