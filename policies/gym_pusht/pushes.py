@@ -22,6 +22,7 @@ from .tee import TOOL_RADIUS_M, distance_m, error_m, moved, on_perimeter, turned
 
 STANDOFF_M, FURTHEST_OFF_M = 0.008, 0.060  # between tool and T where a push begins
 GAP_M = 0.005
+PASSES_M = 0.12
 SECOND_M = 0.002  # what a second push must be better by, or nothing is ever finished
 Indices = NDArray[np.intp]
 WAYS_M = np.arange(0.010, 0.121, 0.0015)  # lengths of a push that are considered
@@ -58,6 +59,13 @@ def line_of(place: float, angle_rad: float) -> Line | None:
     return None
 
 
+def touch_m(line: Line) -> float:
+    """Return how far along a push the tool meets the T, infinity where it passes it."""
+    ways = np.arange(0.0, PASSES_M, 0.0005)
+    meets = distance_m(line.start_m + ways[:, None] * line.direction) <= TOOL_RADIUS_M
+    return float(ways[int(meets.argmax())]) if meets.any() else np.inf
+
+
 def read_rows(path: Path) -> list[Mapping[str, Any]]:
     """Return the rows of a learned file, none where there is no file."""
     rows = json.loads(path.read_text()) if path.exists() else []
@@ -72,7 +80,11 @@ def library_of(rows: Sequence[Mapping[str, Any]], mirrored: bool) -> Library | N
         line = line_of(float(row["move"]["place"]), float(row["move"]["angle_rad"]))
         if line is None:
             continue
-        outcome = np.vstack([np.zeros(4), np.asarray(row["outcome"], dtype=np.float64).reshape(-1, 4)])
+        outcome = np.asarray(row["outcome"], dtype=np.float64).reshape(-1, 4)
+        # Until the tool touches it the T stays: without this line that place would be guessed between two moments.
+        before = [touch for touch in (touch_m(line),) if not outcome.size or touch < outcome[-1, 0]]
+        outcome = np.vstack([np.zeros(4), *([touch, 0.0, 0.0, 0.0] for touch in before),
+                             outcome[outcome[:, 0] > max(before, default=0.0)]])  # fmt: skip
         asked = WAYS_M[outcome[-1, 0] >= WAYS_M]
         motion = np.stack([np.interp(asked, outcome[:, 0], outcome[:, column]) for column in (1, 2, 3)], axis=1)
         some = np.abs(motion).sum(axis=1) > 1e-4  # before it touches, a push does nothing
