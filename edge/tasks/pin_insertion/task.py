@@ -38,6 +38,7 @@ AGREE_M = 0.004  # camera and encoders may differ by so much
 ALIGNED_M = 0.004  # the pin's foot from the middle of the marking, which is not quite the hole's
 IN_AIR_M = 0.005  # so far above the face by the encoders, which may be 3 mm off, the attempt ended in the air
 ENTERED_M = 0.0025  # so much of the pin hidden, it is in the hole's mouth
+NEAR_M, NEAR_SHARE = 0.006, 0.25  # of progress, what an attempt earns that ended so near the hole, the nearer the more
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def judge(terms: Terms) -> Verdict:
         "pressed_n": terms.pressed_n,
         "stiffness_n_mm": terms.stiffness_n_m * 1e-3,
     }
-    progress = float(np.clip(felt_m / SEATED_M, 0.0, 0.99))
+    progress = _progress(terms)
     if seen_m is None:
         return Verdict(Outcome.INVALID, progress, "unseen", "the camera does not show pin and socket", measures)
     measures |= {"seen_depth_mm": seen_m * 1e3, "off_mm": terms.seen_off_m * 1e3}
@@ -129,6 +130,15 @@ def judge(terms: Terms) -> Verdict:
     if not cause:
         return Verdict(Outcome.INVALID, progress, "disagreement", f"{detail}: these do not agree", measures)
     return Verdict(Outcome.FAILURE, progress, cause, detail, measures)
+
+
+def _progress(terms: Terms) -> float:
+    """Return a share for how near the hole the pin stands and the rest for how deep, so that misses can be compared."""
+    if terms.seen_depth_m is None:
+        return 0.0
+    near = float(np.clip(1.0 - terms.seen_off_m / NEAR_M, 0.0, 1.0))
+    deep = float(np.clip(min(terms.seen_depth_m, terms.felt_depth_m) / SEATED_M, 0.0, 1.0))
+    return min(NEAR_SHARE * near + (1.0 - NEAR_SHARE) * deep, 0.99)
 
 
 def _failure_class(terms: Terms, seen_m: float) -> str:
