@@ -50,7 +50,7 @@ from edge.records import Outcome, Trial
 MOST_REFILLS = 4  # of one place; a candidate whose attempts cannot be judged is given up
 ON_DEV = ("baseline", "screen")
 MEASURED = ("heldout", "audit")
-UNDECIDED = ("play", "canary")  # purposes that enter no decision
+UNDECIDED = ("play", "check")  # purposes that enter no decision
 UNSEEN = Stage(Call.GO_ON, "", 0, 0, 0)
 
 
@@ -147,7 +147,7 @@ class Campaign:
             self._intake.rebase(*self._rebases[0], now_s)
             self._rebases.popleft()
         if self._dispatch.health.due(edge):
-            return None if ahead else self._hand_out([self._screening.somewhere("canary")], edge, now_s)
+            return None if ahead else self._hand_out([self._screening.somewhere("check")], edge, now_s)
         offers = self._offers(edge, now_s)
         return first([offer for offer in offers if not ahead or offer[0] < Urgency.OFFLINE])
 

@@ -49,7 +49,7 @@ ALTER TABLE hypotheses ADD COLUMN files TEXT NOT NULL DEFAULT '[]' /* JSON list:
 ALTER TABLE hypotheses ADD COLUMN not_worse INTEGER NOT NULL DEFAULT 0 /* 1 for a simplification, which need not be better */;
 ALTER TABLE campaigns ADD COLUMN options TEXT NOT NULL DEFAULT '{}' /* JSON object: what else it was begun with */;
 UPDATE schema_comments
-SET comment = '''canary'' (whether the station is to be believed), ''screen'', ''gate'', ''bank'' (once-failed states), '
+SET comment = '''check'' (whether the station is to be believed), ''screen'', ''gate'', ''bank'' (once-failed states), '
     || '''heldout'', ''audit'', ''baseline'', ''play'''
 WHERE name = 'purpose' AND part IN ('assignments', 'trials');
 UPDATE schema_comments

@@ -20,7 +20,7 @@ from coordinator.evolution.rates import exact_interval
 from coordinator.report.run import Idea, Run, TrialRow
 
 HELDOUT = "heldout"
-APART = frozenset((HELDOUT, "audit", "canary"))  # purposes that no success of a policy is pooled over
+APART = frozenset((HELDOUT, "audit", "check"))  # purposes that no success of a policy is pooled over
 ATTEMPTS = 8  # of pass@8
 PAPER_MRU = {1: 0.491, 4: 0.309, 8: 0.298}  # by robots: ENPIRE (arXiv 2606.19980), Fig. 7
 VERDICTS = {  # of ideas, in words

@@ -17,7 +17,7 @@ BAR_HEIGHT = 0.62
 CRASH = "crash"  # the cause of a trial that the end of its station's process cut short
 # Purposes keep their colour from run to run; hues by their place in the theme's series.
 PURPOSES = {
-    "screen": 0, "gate": 1, "heldout": 2, "audit": 5, "baseline": 4, "bank": 6, "play": 7, "canary": 3,
+    "screen": 0, "gate": 1, "heldout": 2, "audit": 5, "baseline": 4, "bank": 6, "play": 7, "check": 3,
 }  # fmt: skip
 Span = tuple[float, float]  # beginning and length, minutes
 

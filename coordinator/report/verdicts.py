@@ -15,7 +15,7 @@ from coordinator.report.measures import Count, count
 from coordinator.report.run import Run, TrialRow
 
 ABSTAINED = "undecided"  # the cause of a trial whose judge saw too little
-CANARY = "canary"
+CANARY = "check"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class Dispatch:
     def handed(self, slot: Slot, edge: str, incumbent_id: int, now_s: float) -> None:
         """Note what a station is given."""
         self.health.present(edge, True)
-        self.health.handed(edge, _is_incumbent(slot, incumbent_id), slot.purpose == "canary")
+        self.health.handed(edge, _is_incumbent(slot, incumbent_id), slot.purpose == "check")
         if slot.purpose == "play" and not slot.bundle:
             self.wear.played(edge, now_s)
 
@@ -34,7 +34,7 @@ class Dispatch:
         success = None if trial.outcome is Outcome.INVALID else trial.outcome is Outcome.SUCCESS
         self.wear.worked(edge, trial.reset_s + trial.trial_s)
         if self.health.quarantined(edge):
-            if slot.purpose == "canary" and self.health.canary(edge, success, *rate):
+            if slot.purpose == "check" and self.health.canary(edge, success, *rate):
                 return [(edge, "is out of quarantine: its canaries are as they should be")]
             return []
         found = self.health.reset_failed(edge, trial.cause == RESET)

@@ -8,6 +8,7 @@
   which enough were valid, and as many succeeded as a station like the others reaches but for a chance of 2 % at most.
 - A sound station gets a canary after an attempt of a candidate that could not be judged, since it may be the station,
   and after `CHECK_EVERY` attempts without one of the incumbent.
+- The purpose of a canary is `check`: stations keep the word for the trials of their own roll-outs.
 """
 
 from __future__ import annotations

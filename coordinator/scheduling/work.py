@@ -2,7 +2,7 @@
 
 One queue serves all stations. Its classes, most urgent first:
 
-- P0 canaries: the incumbent on a development start, to tell whether a station is to be believed.
+- P0 canaries, purpose `check`: the incumbent on a development start, to tell whether a station is to be believed.
 - P1 what a decision waits for: pairs of the gate, once-failed states, held-out and audit starts.
 - P2 the incumbent's baseline and screens of agents' candidates.
 - P3 screens of the offline researcher's candidates, and attempts that it learns from.

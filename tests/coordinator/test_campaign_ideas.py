@@ -199,8 +199,8 @@ def test_a_station_that_fails_its_resets_gets_canaries_until_they_are_good_and_i
     assert isinstance(quarantine, StationTold)
     assert "resets in a row" in quarantine.text
     purposes = [run_through(lab, world, "station-1") for _ in range(13)]
-    assert purposes[:12] == [{"canary"}] * 12
-    assert purposes[12] != {"canary"}
+    assert purposes[:12] == [{"check"}] * 12
+    assert purposes[12] != {"check"}
     assert len(told(lab.campaign, StationTold)) == 1
 
 

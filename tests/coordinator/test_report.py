@@ -167,12 +167,12 @@ def test_the_judge_is_told_by_abstentions_repeats_and_canaries(run_dir: Path) ->
         for sequence, outcome in enumerate(outcomes, start=50):
             add_trial(database, sequence, BEST, outcome, start_id="dev-x")
         add_trial(database, 60, BEST, "invalid", cause="undecided", start_id="dev-x")
-        add_trial(database, 61, BEST, "success", purpose="canary")
+        add_trial(database, 61, BEST, "success", purpose="check")
     told = verdicts(load(run_dir))
     assert told == Verdicts(abstentions=Count(1, 48), agreement=Count(1, 2), canaries=Count(1, 1))
 
 
-@pytest.mark.parametrize("purpose", ["heldout", "audit", "canary"])
+@pytest.mark.parametrize("purpose", ["heldout", "audit", "check"])
 def test_what_chose_no_policy_is_pooled_with_nothing(run_dir: Path, purpose: str) -> None:
     before = [reign.pooled for reign in incumbents(load(run_dir))]
     with sqlite3.connect(run_dir / "coordinator.db") as database:
