@@ -38,7 +38,6 @@ AGREE_M = 0.004  # camera and encoders may differ by so much
 ALIGNED_M = 0.004  # the pin's foot from the middle of the marking, which is not quite the hole's
 IN_AIR_M = 0.005  # so far above the face by the encoders, which may be 3 mm off, the attempt ended in the air
 ENTERED_M = 0.0025  # so much of the pin hidden, it is in the hole's mouth
-NEAR_M, NEAR_SHARE = 0.006, 0.25  # of progress, what an attempt earns that ended so near the hole, the nearer the more
 
 
 @dataclass(frozen=True)
@@ -133,12 +132,10 @@ def judge(terms: Terms) -> Verdict:
 
 
 def _progress(terms: Terms) -> float:
-    """Return a share for how near the hole the pin stands and the rest for how deep, so that misses can be compared."""
+    """Return how deep the pin is by picture and encoders both; how near a miss came says nothing that lasts."""
     if terms.seen_depth_m is None:
         return 0.0
-    near = float(np.clip(1.0 - terms.seen_off_m / NEAR_M, 0.0, 1.0))
-    deep = float(np.clip(min(terms.seen_depth_m, terms.felt_depth_m) / SEATED_M, 0.0, 1.0))
-    return min(NEAR_SHARE * near + (1.0 - NEAR_SHARE) * deep, 0.99)
+    return float(np.clip(min(terms.seen_depth_m, terms.felt_depth_m) / SEATED_M, 0.0, 0.99))
 
 
 def _failure_class(terms: Terms, seen_m: float) -> str:
