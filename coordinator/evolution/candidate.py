@@ -12,6 +12,8 @@ from coordinator.evolution.pairs import Paired
 from coordinator.evolution.starts import Start
 from coordinator.scheduling.work import Urgency
 
+DOUBT = 4.0  # comparisons without a difference that a candidate's promise begins with
+
 
 @dataclass(eq=False)
 class Slot:
@@ -80,6 +82,14 @@ class Candidate:
     station_s: float = 0.0  # that its test has taken
     last: Stage | None = None
     lead: float = 0.0  # in the screen
+    mean: float = 0.0  # of its comparisons there
+
+    @property
+    def promise(self) -> float:
+        """How much more of its comparisons it wins than it loses, screen and gate together, drawn towards none."""
+        compared = [done.comparison for pair in self.pairs if (done := pair.done) is not None]
+        attempts = len(self.screens)
+        return (attempts * self.mean + sum(compared)) / (attempts + len(compared) + DOUBT)
 
     @property
     def standing(self) -> Standing:

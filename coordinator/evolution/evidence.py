@@ -14,12 +14,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import comb
 
 import numpy as np
+
+from policies.interface import Array
 
 PROGRESS_MARGIN = 0.05  # of progress; less than this between two attempts says nothing
 FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
@@ -74,6 +77,7 @@ class Stage:
     losses: int
     wealth: float = 1.0  # of the gate
     lead: float = 0.0  # of the screen
+    mean: float = 0.0  # of the screen's comparisons, -1 to 1
 
 
 def compare(candidate: Result, incumbent: Result, near_ceiling: bool = False) -> int:
@@ -100,7 +104,7 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bo
     """
     if not results or not incumbent:
         return Stage(Call.GO_ON, "", len(results), 0, 0)
-    scores, own = ([_score(item, incumbent) for item in attempts] for attempts in (results, incumbent))
+    scores, own = _scores(results, incumbent), _scores(incumbent, incumbent)
     count = len(scores)
     spread = max(float(np.mean(np.square(own))), LEAST_SPREAD)
     lead = float(np.sum(scores) / np.sqrt(count * spread))
@@ -113,14 +117,29 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bo
     elif whole or any(count >= least and lead < below for least, below in hopeless):
         call = Call.REJECT
     reason = f"{lead:+.1f} standard deviations from the incumbent in {count} attempts on development starts"
-    return Stage(call, reason, count, sum(s > 0 for s in scores), sum(s < 0 for s in scores), lead=lead)
+    better, worse = sum(s > 0 for s in scores), sum(s < 0 for s in scores)
+    return Stage(call, reason, count, better, worse, lead=lead, mean=float(np.mean(scores)))
 
 
-def _score(item: Result, incumbent: Sequence[Result]) -> float:
-    """Return the mean comparison of an attempt with the incumbent's."""
-    near = [other for other in incumbent if other.station == item.station]
-    others = near if len(near) >= LEAST_ON_STATION else incumbent
-    return sum(compare(item, other) for other in others) / len(others)
+def _scores(items: Sequence[Result], incumbent: Sequence[Result]) -> Array:
+    """Return the mean of `compare` of each attempt with the incumbent's on its station, or with all of them, (n,)."""
+    stations = Counter(other.station for other in incumbent)
+    scores = np.empty(len(items))
+    for station in {item.station for item in items}:
+        own = stations[station] >= LEAST_ON_STATION
+        others = [other for other in incumbent if other.station == station] if own else incumbent
+        mine = np.array([item.station == station for item in items])
+        scores[mine] = _means([item for item in items if item.station == station], others)
+    return scores
+
+
+def _means(items: Sequence[Result], others: Sequence[Result]) -> Array:
+    won, progress = (np.array([getattr(item, name) for item in items], float) for name in ("success", "progress"))
+    theirs_won, theirs = (np.array([getattr(item, name) for item in others], float) for name in ("success", "progress"))
+    gained = progress[:, None] - theirs[None, :]
+    both_failed = (1.0 - won)[:, None] * (1.0 - theirs_won)[None, :]
+    further = both_failed * ((gained >= PROGRESS_MARGIN).astype(float) - (gained <= -PROGRESS_MARGIN))
+    return np.asarray((won[:, None] - theirs_won[None, :] + further).mean(axis=1))
 
 
 def wealth(comparisons: Sequence[int]) -> float:

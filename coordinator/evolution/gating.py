@@ -1,4 +1,4 @@
-"""The gate: pairs on fresh starts for the candidate that led most, then the bank of once-failed states.
+"""The gate: pairs on fresh starts for the candidate that promises most so far, then the bank of once-failed states.
 
 What all gates together may risk on false gains is kept in one purse. Pairs are looked at in the order of asking, up to
 the first that is not complete.
@@ -46,8 +46,9 @@ class Gate:
         ]
         if not waiting or self._next >= len(self._starts):
             return []
-        candidate = max(waiting, key=lambda item: item.lead)  # another's pairs wait, and count when it goes on
-        if sum(pair.done is None for pair in candidate.pairs) >= most_out:
+        # What waits keeps its pairs: it goes on when it looks the best again.
+        candidate = max(waiting, key=lambda item: item.promise)
+        if sum(pair.done is None for item in waiting for pair in item.pairs) >= most_out:
             return []
         if not candidate.pairs:
             candidate.stake, self._purse = self._purse.stake, self._purse.staked()

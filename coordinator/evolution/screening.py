@@ -84,7 +84,7 @@ class Screening:
                 break
             results.append(slot.result)
         stage = screen(results, self._book.incumbent.results, candidate.proposal.not_worse)
-        candidate.last, candidate.lead = stage, stage.lead
+        candidate.last, candidate.lead, candidate.mean = stage, stage.lead, stage.mean
         self.ended += stage.call is not Call.GO_ON
         return stage
 

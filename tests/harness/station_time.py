@@ -1,6 +1,6 @@
 """How long a campaign takes with so many stations, on a virtual clock and in a world that is known.
 
-Usage: python tests/harness/station_time.py [SEEDS] [STATIONS ...]    e.g. 20 1 4 8
+Usage: python -m tests.harness.station_time [WORLD] [FIRST-LAST SEED] [STATIONS ...]    e.g. two_locks 100-119 1 4 8
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from coordinator.campaign import Attempt
-from tests.harness.ideal_world import Lab, World, ladder
+from tests.harness.ideal_world import Lab, World, ladder, two_locks
 
 STOCK = 2  # attempts that a station holds ahead of the one that it runs
 MEAN_S, SPREAD_S = 37.0, 6.0  # of an attempt with its reset
 LONGEST_S = 3600.0 * 24.0
+WORLDS = {"ladder": (ladder, True), "two_locks": (two_locks, False)}  # and whether progress tells
 
 
 @dataclass
@@ -42,9 +43,10 @@ class Passed:
     waited_s: float  # of all stations, for work
 
 
-def campaign_time(seed: int, stations: int) -> Passed:
+def campaign_time(seed: int, stations: int, world_name: str = "ladder") -> Passed:
     """Run a campaign until its target; the stations work side by side, each through what it holds in order."""
-    world = World(ladder, seed)
+    skill, graded = WORLDS[world_name]
+    world = World(skill, seed, graded=graded)
     lab = Lab(world, seed, stations=stations)
     fleet = [Station(f"station-{number}") for number in range(1, stations + 1)]
     rng = np.random.default_rng([seed, 0x7173])
@@ -79,9 +81,9 @@ def campaign_time(seed: int, stations: int) -> Passed:
     return Passed(now_s, world.sequence, purposes, sum(item.waited_s for item in fleet))
 
 
-def figures(seeds: int, sizes: list[int]) -> dict[str, object]:
+def figures(seeds: range, sizes: list[int], world_name: str = "ladder") -> dict[str, object]:
     """Return medians by number of stations, and the speed-up against the first."""
-    found = {size: [campaign_time(seed, size) for seed in range(seeds)] for size in sizes}
+    found = {size: [campaign_time(seed, size, world_name) for seed in seeds] for size in sizes}
     first = statistics.median(item.target_s for item in found[sizes[0]])
     rows = {}
     for size, passed in found.items():
@@ -96,9 +98,14 @@ def figures(seeds: int, sizes: list[int]) -> dict[str, object]:
             "by_purpose": {name: round(count / len(passed)) for name, count in total.most_common()},
             "waited_s": round(statistics.median(item.waited_s for item in passed)),
         }
-    return {"seeds": seeds, "stations": rows}
+    return {"world": world_name, "seeds": [seeds[0], seeds[-1]], "stations": rows}
 
 
 if __name__ == "__main__":
-    words = [int(word) for word in sys.argv[1:]]
-    print(json.dumps(figures(words[0] if words else 20, words[1:] or [1, 4, 8]), indent=1))
+    world_name, span, *sizes = [*sys.argv[1:], *("ladder", "0-19")[len(sys.argv) - 1 :]]
+    first_seed, last_seed = map(int, span.split("-"))
+    print(
+        json.dumps(
+            figures(range(first_seed, last_seed + 1), [int(n) for n in sizes] or [1, 4, 8], world_name), indent=1
+        )
+    )
