@@ -117,7 +117,7 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bo
     elif whole or any(count >= least and lead < below for least, below in hopeless):
         call = Call.REJECT
     reason = f"{lead:+.1f} standard deviations from the incumbent in {count} attempts on development starts"
-    better, worse = sum(s > 0 for s in scores), sum(s < 0 for s in scores)
+    better, worse = int(np.sum(scores > 0)), int(np.sum(scores < 0))  # the journal writes them as JSON
     return Stage(call, reason, count, better, worse, lead=lead, mean=float(np.mean(scores)))
 
 
