@@ -51,6 +51,7 @@ MOST_REFILLS = 4  # of one place; a candidate whose attempts cannot be judged is
 ON_DEV = ("baseline", "screen")
 MEASURED = ("heldout", "audit")
 UNDECIDED = ("play", "check")  # purposes that enter no decision
+MOST_AT_GATE = 12  # candidates that wait there or are in test, beyond which no researcher is asked
 UNSEEN = Stage(Call.GO_ON, "", 0, 0, 0)
 
 
@@ -79,7 +80,7 @@ class Campaign:
         self._screens_asked = self._plays_asked = 0
         self._rebases: deque[tuple[Candidate, Candidate]] = deque()  # idea, the incumbent that it was tested against
         self._seen: set[tuple[str, str, int]] = set()
-        self.finished: str | None = None
+        self.finished: str | None = None  # "target", or "starts" once the gate has no fresh ones left
         self._intake.ship(now_s)
         self._screening.begin()
 
@@ -90,6 +91,7 @@ class Campaign:
         in_screen = sum(1 for _ in self._screening.screening)
         enough = (
             in_screen > self._flight.candidates
+            or sum(item.state == "gate" for item in self._book.testing) >= MOST_AT_GATE
             or self._screening.waiting(self._flight.attempts) > 0
             or len(self._rebases) > 0
         )
@@ -295,6 +297,8 @@ class Campaign:
             self._judge_screen(slot.tested, now_s)
         elif slot.tested.state == "gate" and slot.tested in self._book.testing:
             self._judge_gate(slot.tested, now_s)
+        if self.finished is None and self._gate.exhausted and not self._measuring.due:
+            self.finished = "starts"
 
     def _judge_screen(self, candidate: Candidate, now_s: float) -> None:
         stage = self._screening.judge(candidate)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.campaign import Campaign
-from coordinator.conduct import REACHED, Conductor, Limits
+from coordinator.conduct import FINISHED, Conductor, Limits
 from coordinator.display import Display
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.ideas import Proposal, ProposalRefused
@@ -153,8 +153,8 @@ class _Run:
         wait_for_stations(stations, names, OLD_STATIONS_S)
         self._display.say("reading the campaign's journal")
         self._journal = resume_journal(self._make, self._store, self._told)
-        if self._journal.campaign.finished:
-            raise CampaignRefused(f"the campaign has ended: {REACHED}")
+        if why := self._journal.campaign.finished:
+            raise CampaignRefused(f"the campaign has ended: {FINISHED[why]}")
         self._workshop.accepted(self._journal.campaign.incumbent.bundle)
         with self._store.transaction() as db:
             db.execute("UPDATE campaigns SET ended_unix_s = NULL, ended_why = NULL")

@@ -38,6 +38,7 @@ COUNTS = """
 SELECT edge, COUNT(*), SUM(outcome = 'success'), SUM(outcome = 'invalid') FROM trials GROUP BY edge
 """
 REACHED, BUDGET, INTERRUPTED = "the target was reached", "the budget was used up", "it was interrupted"
+FINISHED = {"target": REACHED, "starts": "no fresh starts are left to decide on"}
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ class Conductor:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _over(self) -> str:
-        if self._journal.campaign.finished:
-            return REACHED
+        if why := self._journal.campaign.finished:
+            return FINISHED[why]
         if self._limits.interruptions():
             return INTERRUPTED
         return BUDGET if self.elapsed_s(time.time()) >= self._limits.budget_s else ""

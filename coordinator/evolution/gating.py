@@ -54,6 +54,12 @@ class Gate:
             candidate.stake, self._purse = self._purse.stake, self._purse.staked()
         return self._pair(candidate)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether no fresh start is left, and nothing is out that could still decide."""
+        out = any(pair.done is None for item in self._book.testing for pair in item.pairs)
+        return self._next >= len(self._starts) and not out and not any(item.bank for item in self._book.testing)
+
     def next_bank(self) -> Slot | None:
         """Return the next once-failed state; no more are out than would do if all succeeded."""
         for candidate in self._book.testing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 from coordinator.evolution.book import Book
 from coordinator.evolution.candidate import Candidate, Slot, tally
@@ -11,8 +12,9 @@ from coordinator.evolution.rates import exact_interval
 from coordinator.evolution.records import AuditMeasured, HeldoutMeasured
 from coordinator.evolution.starts import Start, Starts
 
-PROMISING_RATE = 0.85  # of an incumbent that is worth measuring on held-out starts,
-PROMISING_TRIALS = 12  # once it has so many trials
+# Each incumbent is measured on held-out starts once at most, so it is once that may well reach the target:
+PROMISING_TRIALS = 12  # it has so many trials,
+PROMISING_CHANCE = 0.25  # and the rate in them (with Laplace's prior) reaches the target with at least this chance.
 
 
 class Measurement:
@@ -68,13 +70,18 @@ class Measuring:
         return self.current is not None and self.current.purpose == "audit"
 
     @property
+    def due(self) -> bool:
+        """Whether a measurement runs or may begin now."""
+        return self.current is not None or (bool(self._heldout) and self._promising())
+
+    @property
     def total(self) -> int:
         """How many starts the measurement has that runs, or the next one on held-out starts."""
         return len(self._heldout) if self.current is None else len(self.current.slots)
 
     def next(self) -> Slot | None:
         """Return the next place, of a measurement that may begin now; None where there is none."""
-        if self.current is None and self._heldout and self._promising():
+        if self.current is None and self.due:
             self._measured.add(self._book.incumbent.candidate_id)
             self.current = self._of("heldout", self._heldout, self._target)
         return None if self.current is None else self.current.next()
@@ -106,4 +113,11 @@ class Measuring:
     def _promising(self) -> bool:
         won, tried = tally(self._book.incumbent.results)
         fresh = self._book.incumbent.candidate_id not in self._measured
-        return fresh and tried >= PROMISING_TRIALS and won >= PROMISING_RATE * tried
+        if not fresh or tried < PROMISING_TRIALS:
+            return False
+        return chance(self._target, len(self._heldout), (won + 1) / (tried + 2)) >= PROMISING_CHANCE
+
+
+def chance(target: int, starts: int, rate: float) -> float:
+    """Return the chance of at least `target` successes from so many starts at a success rate."""
+    return sum(comb(starts, k) * rate**k * (1.0 - rate) ** (starts - k) for k in range(target, starts + 1))
