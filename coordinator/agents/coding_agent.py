@@ -108,7 +108,7 @@ class CodingAgent:
         Raises:
             AgentFailed: it brought none in all its tries, or went on in vain; says why in one line.
         """
-        why = ""
+        why = context.refused
         for number in range(TRIES):
             try:
                 return self._try(context, why or None)

@@ -85,7 +85,7 @@ class MessagesResearcher:
 
     def _first_message(self, context: ResearchContext) -> list[dict[str, Any]]:
         left = self._model.purse.left(time.monotonic())
-        text = build(self._assignment.notes, context, left, self._assignment.robots())
+        text = build(self._assignment.notes, context, left, self._assignment.robots(), context.refused or None)
         pictures = list(self._pictures(context))[:PICTURES] if self._pictures else []
         return [*map(_picture, pictures), {"type": "text", "text": text, **CACHED}]
 

@@ -113,6 +113,7 @@ class Book:
             dev=tuple(self.incumbent.dev),
             played=tuple(self.played),
             proposals=mine,
+            incumbent_id=self.incumbent.candidate_id,
         )
 
     def turn_down(self, researcher: str, proposal: Proposal, reason: str, now_s: float) -> None:

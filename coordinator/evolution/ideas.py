@@ -29,6 +29,7 @@ class Proposal:
     files: Mapping[str, bytes] = field(default_factory=dict)  # whole files of the policy, by name, as they shall be
     parents: tuple[int, ...] = ()  # candidates that it is made of beside the incumbent
     not_worse: bool = False  # a simplification: it is enough that it is not worse
+    base: int = 0  # the incumbent that it changes, if that may have been followed by another one; 0 is the present one
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ class ResearchContext:
     dev: tuple[DevResult, ...] = ()  # the incumbent's
     played: Sequence[Played] = ()
     proposals: int = 0  # made so far by this researcher; a researcher's draws are seeded with it, so it keeps no state
+    incumbent_id: int = 0  # which candidate the incumbent is
+    refused: str = ""  # why this researcher's last proposal was not tested, where whoever asks says so
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Intake:
         book = self._book
         try:
             source = self._draft(proposal)
+            if proposal.base:  # as they are tested, which is not as they were handed in where another file went before
+                proposal = replace(proposal, files={name: source.files[name] for name in proposal.files})
             if reason := book.why_closed(source.key):
                 return self.refuse(proposal, researcher, reason, now_s)
             merged = [book.candidates[number].bundle for number in proposal.parents]
@@ -84,9 +86,26 @@ class Intake:
         book.testing.append(book.enter(proposal, researcher, source, bundle, book.incumbent, now_s))
 
     def _draft(self, proposal: Proposal) -> Source:
-        """Merge a proposal's parents into the incumbent, then make its own changes."""
+        """Make a proposal's changes, and merge them onto the incumbent where that moved since they were made.
+
+        Raises:
+            ProposalRefused: no policy can be made of it, or it changes what the incumbent has changed meanwhile.
+        """
         book = self._book
-        source = book.incumbent.source
+        incumbent = book.incumbent.source
+        if proposal.base in (0, book.incumbent.candidate_id):
+            return self._changed(incumbent, proposal)
+        old = book.candidates.get(proposal.base)
+        if old is None:
+            raise ProposalRefused(f"there is no candidate {proposal.base} to change")
+        merged = self._workshop.merge(old.source, incumbent, self._changed(old.source, proposal))
+        if merged is None:
+            number = book.incumbent.candidate_id
+            raise ProposalRefused(f"candidate {number} became the incumbent meanwhile, and both change the same lines")
+        return merged
+
+    def _changed(self, source: Source, proposal: Proposal) -> Source:
+        book = self._book
         for number in proposal.parents:
             other = book.candidates.get(number)
             if other is None or other.parent is None:
