@@ -152,7 +152,13 @@ def doubt(comparisons: Sequence[int]) -> float:
     return float(np.mean([np.prod([1.0 - bet * (item - WORTH) for item in comparisons]) for bet in DOUBTS]))
 
 
-def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA, admissible: bool = True) -> Stage:
+def gate(
+    comparisons: Sequence[int],
+    success_lead: int,
+    alpha: float = ALPHA,
+    admissible: bool = True,
+    bet: float | None = None,
+) -> Stage:
     """Decide from comparisons on fresh starts, in the order in which they were asked for.
 
     Args:
@@ -161,9 +167,10 @@ def gate(comparisons: Sequence[int], success_lead: int, alpha: float = ALPHA, ad
             often is never accepted, however much progress it makes.
         alpha: the chance of accepting a candidate that is no better; what the campaign stakes on it.
         admissible: whether it may be accepted so far, all else granted.
+        bet: what betting 1 has become, where that was not on `comparisons` alone.
     """
     wins, losses = comparisons.count(1), comparisons.count(-1)
-    now = wealth(comparisons)
+    now = wealth(comparisons) if bet is None else bet
 
     def stage(call: Call, reason: str) -> Stage:
         return Stage(call, reason, len(comparisons), wins, losses, now)

@@ -28,12 +28,16 @@ def judge(pairs: Sequence[Paired], alpha: float) -> Stage:
     """Decide from all of `pairs`, in the order in which they were asked for, after each shorter run of them went on.
 
     A candidate that had to be stopped for safety more often is rejected whatever it gains. One that gains by time
-    must be shown to be not worse, and at least a tenth faster.
+    must be shown to be not worse, and at least a tenth faster. Near the ceiling half of the stake is bet on success
+    and progress alone, so that being slow hides no success; a candidate is given up where both ways speak against it.
     """
     results = [(pair.mine, pair.theirs) for pair in pairs]
-    comparisons = [pair.comparison for pair in pairs]
+    ways = [[compare(mine, theirs) for mine, theirs in results], [pair.comparison for pair in pairs]]
     lead = sum(mine.success - theirs.success for mine, theirs in results)
-    stage = gate(comparisons, lead, alpha, _admissible(pairs, alpha))
+    bet = sum(wealth(way) for way in ways) / len(ways)
+    by_success, stage = (gate(way, lead, alpha, _admissible(pairs, alpha), bet) for way in ways)
+    if by_success.call in (Call.PASS, Call.GO_ON):
+        stage = by_success
     if less_safe(results):
         return Stage(Call.REJECT, "stopped for safety more often", stage.pairs, stage.wins, stage.losses, stage.wealth)
     return stage

@@ -25,7 +25,7 @@ class Flight:
 def flight(stations: int) -> Flight:
     """Return what suits a number of stations."""
     return Flight(
-        pairs=min(MOST_PAIRS, max(LEAST_PAIRS, stations + 2)),
+        pairs=min(MOST_PAIRS, max(LEAST_PAIRS, stations // 2 + 1)),
         attempts=min(MOST_ATTEMPTS, max(LEAST_ATTEMPTS, stations)),
         candidates=max(LEAST_CANDIDATES, 2 + stations // 2),
     )

@@ -71,3 +71,12 @@ def test_a_candidate_that_has_to_be_stopped_more_often_is_rejected_whatever_it_g
     assert judge([*gains, *[stopped] * SAFETY_LEAD], MOST).call is Call.REJECT
     both = Paired(done(False, cause=SAFETY), done(False, cause=SAFETY), near_ceiling=False)
     assert judge([*gains, *[both] * SAFETY_LEAD], MOST).call is Call.PASS
+
+
+def test_a_slower_candidate_that_never_fails_where_the_incumbent_does_is_accepted_near_the_ceiling() -> None:
+    slow_and_sure = [
+        Paired(done(True, 30.0), done(k % 7 != 0, 20.0), near_ceiling=True) for k in range(80)
+    ]  # loses most pairs by time, and twelve of the incumbent's failures are its successes
+    calls = [judge(slow_and_sure[: k + 1], MOST).call for k in range(80)]
+    assert Call.PASS in calls
+    assert set(calls[: calls.index(Call.PASS)]) == {Call.GO_ON}
