@@ -23,6 +23,7 @@ from coordinator.agents.pack import Robots, TaskNotes, build
 from coordinator.agents.prices import Prices
 from coordinator.agents.proxy import ModelProxy
 from coordinator.agents.purse import Purse
+from coordinator.agents.transcripts import next_path
 from coordinator.agents.worktree import Worktree
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.ideas import Play, Proposal, ProposalRefused, ResearchContext
@@ -95,7 +96,6 @@ class CodingAgent:
         self._client, self._programs, self._model, self._assignment = client, programs, model, assignment
         self._folder, self._limits, self._unsafe = folder, limits or watch.Watch(), unsafe
         self._shows = shows
-        self._runs = 0
         self.stop: Callable[[], str | None] = lambda: None
 
     def play(self, context: ResearchContext) -> Play | None:
@@ -169,9 +169,7 @@ class CodingAgent:
         return Caged(tree.path, folder / "m.sock", readable, self._client.environment, home)
 
     def _transcript(self) -> Transcript:
-        self._runs += 1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return Transcript(self._folder / f"{self.name}-{self._runs:04d}.jsonl", self._client)
+        return Transcript(next_path(self._folder, self.name), self._client)
 
 
 class Transcript:

@@ -25,6 +25,7 @@ from coordinator.agents.coding_agent import TRIES, AgentFailed, Assignment, Mode
 from coordinator.agents.file_tools import TOOLS, FileTools
 from coordinator.agents.pack import build
 from coordinator.agents.proxy import ModelProxy
+from coordinator.agents.transcripts import next_path
 from coordinator.evolution.ideas import Play, Proposal, ResearchContext
 
 LONGEST_ANSWER = 16_000  # tokens
@@ -51,7 +52,7 @@ class MessagesResearcher:
         """Prepare; `folder` keeps transcripts, `pictures` returns JPEG film strips of development trials."""
         self.name = name
         self._model, self._assignment, self._folder, self._pictures = model, assignment, folder, pictures
-        self._runs, self._wall_s = 0, wall_s
+        self._wall_s = wall_s
         self.stop: Callable[[], str | None] = lambda: None
 
     def play(self, context: ResearchContext) -> Play | None:
@@ -66,9 +67,7 @@ class MessagesResearcher:
         """
         model = self._model
         model.purse.reopen()
-        self._runs += 1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self.name}-{self._runs:04d}.jsonl"
+        path = next_path(self._folder, self.name)
         with (
             tempfile.TemporaryDirectory(prefix="enpire-agent-") as folder,
             path.open("w", encoding="utf-8") as transcript,
