@@ -70,13 +70,19 @@ class Intake:
         return bundle
 
     def rebase(self, other: Candidate, old: Candidate, now_s: float) -> None:
-        """Test an idea that was tested against `old` anew on the incumbent, unless both changed the same."""
+        """Test an idea that was tested against `old` anew on the incumbent, or say why not."""
         book = self._book
-        source = self._workshop.merge(old.source, book.incumbent.source, other.source)
-        if source is None or book.why_closed(source.key):
-            return
         proposal = replace(other.proposal, parents=())
-        self._test(source, proposal, other.researcher, (book.incumbent.bundle, other.bundle), now_s)
+        source = self._workshop.merge(old.source, book.incumbent.source, other.source)
+        if source is None:
+            reason = "it changes what the new incumbent has changed"
+        elif not (reason := book.why_closed(source.key)):
+            try:
+                self._test(source, proposal, other.researcher, (book.incumbent.bundle, other.bundle), now_s)
+            except (ProposalRefused, BundleError) as error:
+                reason = str(error)
+        if reason:
+            book.turn_down(other.researcher, proposal, reason, now_s)
 
     def _test(
         self, source: Source, proposal: Proposal, researcher: str, parents: tuple[str, ...], now_s: float

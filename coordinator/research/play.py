@@ -71,7 +71,7 @@ def _row(rules: PlayRules, line: str) -> Row | None:
             case {"move": dict(move), "outcome": list(outcome)}:
                 finite = all(_is_finite(move.get(item.name)) for item in rules.moves) and all(map(_is_finite, outcome))
                 return {"move": move, "outcome": outcome} if finite else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OverflowError):  # the last of a whole number beyond any float
         pass
     return None
 
