@@ -64,7 +64,29 @@ def _figures(summary: dict[str, Any], arguments: argparse.Namespace) -> dict[str
         "environment_steps": round(summary["station_minutes"] * 60.0 * RATE_HZ),
         "minutes_to_first_accept": summary["minutes_to_first_accept"],
         "tokens": 0,
+        "rows": _rows(summary, reached, arguments),
     }
+
+
+def _rows(summary: dict[str, Any], last: dict[str, Any], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows of docs/figures.md."""
+    share, minutes = _share(last), summary["minutes_to_target"]
+    told = f"{share['successes']}/{share['trials']} (at least {100 * share['low']:.0f} %), {last['starts']} starts"
+    where = f"gym-pusht, {arguments.edges} stations, seed {arguments.seed}"
+    return [
+        {
+            "what": f"{where}: the last policy",
+            "figure": told,
+            "bound": f"at least {TARGET} of {HELDOUT}",
+            "holds": bool(summary["target"]["reached"]),
+        },
+        {
+            "what": f"{where}: from the naive policy to that, min",
+            "figure": "not reached" if minutes is None else f"{minutes:.2f}",
+            "bound": "at most 10",
+            "holds": minutes is not None and minutes <= 10.0,
+        },
+    ]
 
 
 def _share(rate: dict[str, Any]) -> dict[str, Any]:
