@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.records import MOST_NUMBER
+
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # As edge.activation.table has them, and `denied`: on the station's own list of what may never run there again.
 STATES = (
@@ -46,7 +48,9 @@ class Rollout:
 def read_rollouts(edge: str, said: Any) -> list[Rollout]:
     """Return what a station's status says of its policies; empty where it says nothing that makes sense."""
     match said:
-        case {"number": int(number), "bundles": [*bundles]} if len(bundles) <= MOST_BUNDLES and number >= 0:
+        case {"number": int(number), "bundles": [*bundles]} if (
+            len(bundles) <= MOST_BUNDLES and 0 <= number <= MOST_NUMBER
+        ):
             read = [_read(edge, number, item) for item in bundles]
             return [item for item in read if item is not None]
     return []

@@ -13,7 +13,7 @@ from coordinator.publish.publisher import FOLDER as TRUST_FOLDER
 from coordinator.publish.repository import Repository
 from coordinator.publish.stations import newest_number
 from coordinator.store import FILE
-from edge.records import RecordError, order_from_json
+from edge.records import RecordError
 from edge.wire.ticket import Ticket
 
 HOUR_S = 3600.0
@@ -66,11 +66,9 @@ def _newest_number(run: Path, repository: Repository, edge: str) -> int:
     Raises:
         EnrolmentRefused: it cannot be read.
     """
-    data = repository.order(edge)
     try:
-        ordered = 0 if data is None else order_from_json(data).number
         with closing(sqlite3.connect(f"file:{run / FILE}?mode=ro", uri=True)) as db:
-            return max(ordered, newest_number(db, edge))
+            return newest_number(db, edge, repository.order(edge))
     except (RecordError, sqlite3.Error) as error:
         raise EnrolmentRefused(f"the orders for {edge} in {run} cannot be read: {error}") from error
 

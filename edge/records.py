@@ -144,6 +144,7 @@ class RolloutOrder:
 ROLLOUT_STAGES = ("shadow", "canary", "active")
 BUNDLE_NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MOST_STARTS = 1_000
+NUMBERS_AHEAD = 1_000  # of an edge's newest order: one number far ahead would be the last that it ever takes
 MOST_NUMBER = 2**53  # beyond it not every reader of JSON tells two whole numbers apart
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from coordinator.errors import CoordinatorError
 
 PORT = 8080  # inside
-HOME, WORK, SOCKET, TOOLS = "/home/agent", "/work", "/run/model.sock", "/opt/agent"
+HOME, WORK, SOCKET, TOOLS = "/home/agent", "/repo", "/run/model.sock", "/opt/agent"
 FORWARD = Path(__file__).with_name("forward.py")
 NAMES = Path(__file__).with_name("resolv.conf")
 MEMORY_FILES = 1 << 30  # bytes of each file system in memory

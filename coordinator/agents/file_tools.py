@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.agents.admission import HYPOTHESIS, PLAIN_FILE, Edit, Surface, admit
+from coordinator.agents.cage import WORK
 from coordinator.evolution.ideas import Proposal, ProposalRefused
 
 LONGEST_RESULT = 60_000  # characters of a tool's result
@@ -70,7 +71,7 @@ class FileTools:
             return f"Refused: {tool} needs {error}.", None
 
     def _edit(self, tool: str, words: Mapping[str, str]) -> str:
-        name = words["name"].removeprefix("/work/")
+        name = words["name"].removeprefix(f"{WORK}/")
         if tool == "write_file":
             return self._write(name, words["content"])
         if name not in self.files:

@@ -41,5 +41,6 @@ def not_worse(pairs: Sequence[tuple[Result, Result]], risk: float = RISK) -> boo
 
 def faster(pairs: Sequence[tuple[Result, Result]]) -> bool:
     """Return whether the candidate takes at most FASTER_SHARE of the incumbent's time where both succeed."""
-    ratios = [mine.seconds / theirs.seconds for mine, theirs in pairs if mine.success and theirs.success]
+    both = [(mine.seconds, theirs.seconds) for mine, theirs in pairs if mine.success and theirs.success]
+    ratios = [mine / theirs for mine, theirs in both if mine > 0.0 and theirs > 0.0]  # no clock of a station is trusted
     return bool(ratios) and bool(np.exp(np.mean(np.log(ratios))) <= FASTER_SHARE)

@@ -29,18 +29,17 @@ class Slots:
         """The assignments that are waited for."""
         return iter(self._out)
 
-    def is_out(self, assignment_id: str) -> bool:
-        """Return whether an assignment is waited for."""
-        return assignment_id in self._out
-
     def hand_out(self, slots: Iterable[Slot], edge: str) -> Work:
         """Return the attempts that fill `slots`, for one station."""
         return Work(tuple(self._attempt(slot, edge) for slot in slots))
 
     def answered(self, trial: Trial) -> Slot | None:
-        """Return the place that a trial fills, which is then no longer waited for; None where nobody asked for it."""
+        """Return the place that a trial fills, which is then no longer waited for; None where nobody asked for it.
+
+        No station fills a place that was handed to another.
+        """
         slot = self._out.get(trial.assignment_id)
-        if slot is None or (trial.bundle, trial.start_id) != (slot.policy, slot.start.start_id):
+        if slot is None or (trial.edge, trial.bundle, trial.start_id) != (slot.edge, slot.policy, slot.start.start_id):
             return None
         return self._out.pop(trial.assignment_id)
 

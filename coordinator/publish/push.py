@@ -287,16 +287,13 @@ class Pusher:
 
     def _next_numbers(self, edges: Sequence[str]) -> dict[str, int]:
         """Return a number for each station above any that it was ordered by, or has said that it knows."""
-        with self._reading() as db:
-            said = {edge: stations.newest_number(db, edge) for edge in edges}
         numbers = {}
-        for edge in edges:
-            data = self._repository.order(edge)
-            try:
-                ordered = 0 if data is None else order_from_json(data).number
-                numbers[edge] = max(ordered, said[edge]) + 1
-            except RecordError as error:
-                raise PushRefused(f"the order of {edge} in {self._run / FOLDER} is damaged: {error}") from error
+        with self._reading() as db:
+            for edge in edges:
+                try:
+                    numbers[edge] = stations.newest_number(db, edge, self._repository.order(edge)) + 1
+                except RecordError as error:
+                    raise PushRefused(f"the order of {edge} in {self._run / FOLDER} is damaged: {error}") from error
         return numbers
 
     def _assign(self, orders: Mapping[str, RolloutOrder]) -> None:

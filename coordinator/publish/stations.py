@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from coordinator.errors import CoordinatorError
 from coordinator.rollouts import ON_THE_WAY
-from edge.records import EDGE_NAME
+from edge.records import EDGE_NAME, NUMBERS_AHEAD, order_from_json
 
 
 class NoStation(CoordinatorError):
@@ -44,9 +44,18 @@ def with_nothing_good(db: sqlite3.Connection, edges: Sequence[str]) -> tuple[str
     return tuple(edge for edge in edges if not _can_go_back(db, edge))
 
 
-def newest_number(db: sqlite3.Connection, edge: str) -> int:
-    """Return the number of the newest order that a station has said it knows, 0 where it has said nothing."""
-    return int(db.execute("SELECT COALESCE(MAX(number), 0) FROM rollouts WHERE edge = ?", (edge,)).fetchone()[0])
+def newest_number(db: sqlite3.Connection, edge: str, order: bytes | None) -> int:
+    """Return the number of a station's newest order: of the one that stands, or what the station has said; else 0.
+
+    A station may know a later order than a repository that was restored. It is believed as far as it would itself
+    follow one, so that no station can use up its numbers.
+
+    Raises:
+        RecordError: the order is none.
+    """
+    ordered = 0 if order is None else order_from_json(order).number
+    said = db.execute("SELECT COALESCE(MAX(number), 0) FROM rollouts WHERE edge = ?", (edge,)).fetchone()[0]
+    return max(ordered, min(int(said), ordered + NUMBERS_AHEAD))
 
 
 def _can_go_back(db: sqlite3.Connection, edge: str) -> bool:

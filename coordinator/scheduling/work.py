@@ -19,9 +19,8 @@ OFFLINE = "offline"  # the researcher that costs nothing to ask; all others are 
 
 
 class Urgency(IntEnum):
-    """The classes of the queue; the lower, the sooner."""
+    """The classes of the queue; the lower, the sooner. A canary, P0, goes before the queue."""
 
-    CANARY = 0
     CONFIRM = 1
     AGENTS = 2
     OFFLINE = 3

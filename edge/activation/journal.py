@@ -21,14 +21,13 @@ from edge.activation.reader import Reader
 from edge.activation.rows import Change, Line, Row, read_line, read_row
 from edge.activation.schema import ActivationError, ArrowRefused, Cut, OrderRefused, connect, explained, transaction
 from edge.activation.table import ALREADY, FORMER, GONE, NEWCOMER, ON_TRIAL, TABLE, UNKNOWN, Arrow, refusal
-from edge.records import ROLLOUT_STAGES, RecordError, RolloutOrder, order_from_json, order_to_json
+from edge.records import NUMBERS_AHEAD, ROLLOUT_STAGES, RecordError, RolloutOrder, order_from_json, order_to_json
 
 __all__ = ["ActivationError", "ArrowRefused", "Change", "Journal", "Line", "OrderRefused", "Row"]
 
 ROLES = ("released", "candidates")
 STOPS = ("next-trial", "now")
 CLOCK_SLACK_S = 300.0  # that a clock may stand before the issue of an order
-NUMBERS_AHEAD = 1_000  # of the floor: one order far ahead would be the last that is ever taken
 STARTS_KEPT = 16
 HELD_UP = "order"  # stands in a bundle's evidence for why the order does not let it go on
 

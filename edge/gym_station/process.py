@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -57,7 +58,7 @@ def run(station: Station, pace: float) -> None:
             retention.insist(lambda: Ledger(station.folder / "ledger.db", station.name), again) as ledger,
             open_journal(station.folder, again) as journal,
         ):
-            work(rig_of(station, bench, board, host, ledger, journal, retention, stop))
+            work(rig_of(station, bench, board, host, ledger, journal, retention, stop, wait))
         board.say("stopped", "", None, 0)
     finally:
         bench.close()
@@ -72,6 +73,7 @@ def rig_of(
     journal: Journal,
     retention: Retention,
     stop: threading.Event,
+    wait: Callable[[], None],
 ) -> Rig:
     """Return what the trial runner works with."""
     assert station.gym is not None
@@ -79,10 +81,6 @@ def rig_of(
     def advance(setpoint: Setpoint) -> ArmState:
         board.beat()
         return bench.advance(setpoint)
-
-    def wait() -> None:
-        board.beat()
-        stop.wait(POLL_S)
 
     drivers = Bench(advance, bench.state, bench.look, stop.is_set, restart=lambda: None, limit=lambda _: None)
     robot = ArmlessRobot(drivers, station, lambda: bench.episode)

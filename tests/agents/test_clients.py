@@ -151,14 +151,14 @@ def test_a_budget_ends_a_lane_exactly(tmp_path: Path) -> None:
 
 
 def test_a_call_of_a_tool_for_a_missing_file_is_survived(tmp_path: Path) -> None:
-    with ModelServer([Step("read", "/work/nothing/there.py"), *GOOD]) as server:
+    with ModelServer([Step("read", "/repo/nothing/there.py"), *GOOD]) as server:
         made = started("claude-code", server, tmp_path)
         assert made.agent.propose(context()).sentence == SENTENCE
         exact(made, server)
 
 
 def test_an_agent_is_told_why_and_tries_again(tmp_path: Path) -> None:
-    bad = [Step("write", "/work/edge/judge.py", "x = 1\n"), Step("write", "/work/hypothesis.json", HYPOTHESIS)]
+    bad = [Step("write", "/repo/edge/judge.py", "x = 1\n"), Step("write", "/repo/hypothesis.json", HYPOTHESIS)]
     with ModelServer(bad) as server:
         made = started("claude-code", server, tmp_path)
         with pytest.raises(AgentFailed, match=r"edge/judge\.py lies outside policies/push_t/"):
@@ -187,9 +187,9 @@ def test_an_agent_that_is_told_to_stop_stops(tmp_path: Path) -> None:
 
 def test_an_agent_tests_its_change_in_the_cage_but_reaches_nobody(tmp_path: Path) -> None:
     check = (
-        "python3 -c 'import ast; ast.parse(open(\"/work/policies/push_t/policy.py\").read())' && touch /tmp/parsed;"
-        " (echo > /dev/tcp/192.0.2.1/80) 2>/dev/null && touch /work/reached;"
-        f" cp /tmp/parsed /work/{POLICY}/parsed.toml"
+        "python3 -c 'import ast; ast.parse(open(\"/repo/policies/push_t/policy.py\").read())' && touch /tmp/parsed;"
+        " (echo > /dev/tcp/192.0.2.1/80) 2>/dev/null && touch /repo/reached;"
+        f" cp /tmp/parsed /repo/{POLICY}/parsed.toml"
     )
     with ModelServer([*GOOD, Step("run", content=check)]) as server:
         proposal = started("claude-code", server, tmp_path).agent.propose(context())

@@ -41,7 +41,7 @@ def run(caged: Caged, code: str, limits: watch.Watch | None = None) -> tuple[wat
 @needs_cage
 def test_a_program_runs_and_what_it_writes_into_its_work_tree_lasts(caged: Caged) -> None:
     ended, lines = run(caged, "open('made', 'w').write('x'); import os; print(os.getcwd(), os.environ['SHOWN'])")
-    assert (ended.code, ended.why, lines) == (0, "", ["/work yes"])
+    assert (ended.code, ended.why, lines) == (0, "", ["/repo yes"])
     assert (caged.work / "made").read_text() == "x"
 
 
@@ -58,10 +58,10 @@ ESCAPES = {
     "reaches the abstract sockets": "import socket; socket.socket(socket.AF_UNIX).connect('\\0lab')",
     "sees other processes": "import os; p = [x for x in os.listdir('/proc') if x.isdecimal()]; assert len(p) > 9",
     "mounts": "import subprocess; subprocess.run(['mount', '-t', 'tmpfs', 'x', '/mnt'], check=True)",
-    "makes a device": "import os; os.mknod('/work/disk', 0o60600, os.makedev(8, 0)); open('/work/disk', 'rb').read(1)",
+    "makes a device": "import os; os.mknod('/repo/disk', 0o60600, os.makedev(8, 0)); open('/repo/disk', 'rb').read(1)",
     "sets the clock": "import time; time.clock_settime(time.CLOCK_REALTIME, 0)",
     "loads a module of the kernel": "import subprocess; subprocess.run(['insmod', '/x.ko'], check=True)",
-    "writes a huge file": "f = open('/work/big', 'wb'); f.seek(1 << 30); f.write(b'x'); f.flush()",
+    "writes a huge file": "f = open('/repo/big', 'wb'); f.seek(1 << 30); f.write(b'x'); f.flush()",
     "fills its home": "f = open('/home/agent/big', 'wb'); [f.write(bytes(1 << 20)) for _ in range(300)]; f.flush()",
 }  # fmt: skip
 

@@ -43,3 +43,14 @@ def test_a_campaign_whose_fresh_starts_are_used_up_ends_and_asks_no_more_ideas_t
         most_waiting = max(most_waiting, len(lab.campaign.snapshot().testing))
     assert lab.campaign.finished == "starts"
     assert most_waiting <= MOST_AT_GATE + 8  # and what was in the screen when the gate filled up
+
+
+def test_a_station_fills_no_place_that_was_handed_to_another() -> None:
+    world = World(nothing_matters, SEED, invalid=0.0)
+    lab = Lab(world, SEED)
+    work = lab.next_work("station-1", 0.0)
+    assert work is not None
+    lab.campaign.record(world.run(work.attempts[0], "station-2"), 1.0)
+    assert lab.campaign.snapshot().trials == 0
+    lab.campaign.record(world.run(work.attempts[0], "station-1"), 2.0)
+    assert lab.campaign.snapshot().trials == 1

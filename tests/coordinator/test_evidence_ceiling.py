@@ -80,3 +80,8 @@ def test_a_slower_candidate_that_never_fails_where_the_incumbent_does_is_accepte
     calls = [judge(slow_and_sure[: k + 1], MOST).call for k in range(80)]
     assert Call.PASS in calls
     assert set(calls[: calls.index(Call.PASS)]) == {Call.GO_ON}
+
+
+def test_an_attempt_that_took_no_time_says_nothing_of_speed() -> None:
+    assert not faster([(done(True, 0.0), done(True, 20.0)), (done(True, 20.0), done(True, 0.0))])
+    assert faster([(done(True, 10.0), done(True, 20.0)), (done(True, 20.0), done(True, 0.0))])

@@ -23,6 +23,7 @@ from coordinator.push_watch import said as told
 from coordinator.rollouts import ENDED, FOR_GOOD, ON_THE_WAY, STATES, Rollout, reached, read_rollouts
 from coordinator.store import FILE, Store
 from edge.activation.table import STATES as EDGE_STATES
+from edge.records import NUMBERS_AHEAD
 from tests.harness.push_world import (
     BUNDLE,
     EDGES,
@@ -266,6 +267,13 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 # -- watching ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_station_that_claims_a_far_order_uses_up_no_numbers(run: Path) -> None:
+    push(run, 1, 2)
+    say(run, "arm-01", "active", number=2**53)
+    assert push(run, 1, 2).numbers == {"arm-01": 1 + NUMBERS_AHEAD + 1, "arm-02": 2}
+    assert orders(run)["arm-01"].number == 1 + NUMBERS_AHEAD + 1  # one that can be read, and so taken
+
+
 def pushed(stage: str = "active", numbers: int = 1) -> Pushed:
     return Pushed("push", BUNDLE, "push_t", stage, EDGES, dict.fromkeys(EDGES, numbers), (), 0, 1)
 
@@ -345,6 +353,7 @@ def test_a_station_s_word_is_read() -> None:
     [
         None, 5, [], {}, {"number": 1}, {"number": -1, "bundles": []}, {"number": "1", "bundles": []},
         {"number": 1, "bundles": [5]}, {"number": 1, "bundles": [{}] * 9}, said(bundle="b"), said(bundle=5),
+        {**said(), "number": 2**53 + 1}, {**said(), "number": 2**63},
         said(state="best"), said(reason=5), said(gates="["), said(gates="[]"), said(gates='"x"'),
         said(gates="[" * 9000), said(gates='{"a": "' + "x" * 20000 + '"}'), said(since_unix_s=1),
     ],

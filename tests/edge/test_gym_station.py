@@ -94,7 +94,7 @@ def at_work(tmp_path: Path, fault: str = "", camera: str = "none") -> Iterator[H
         Journal(folder / "activation.db") as journal,
     ):
         board = Board(station, lambda: bench.now_s, retention)
-        rig = rig_of(station, bench, board, host, ledger, journal, retention, threading.Event())
+        rig = rig_of(station, bench, board, host, ledger, journal, retention, threading.Event(), lambda: None)
         yield Here(rig, folder, give)
     bench.close()
 

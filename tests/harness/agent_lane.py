@@ -31,9 +31,9 @@ HYPOTHESIS = json.dumps({"sentence": SENTENCE, "falsifier": "No more wins than l
 SLOWER = FILES["policy.toml"].decode().replace("default = 0.20", "default = 0.10", 1)
 # Clients that need it read a file before they change it; all take absolute paths.
 GOOD = (
-    Step("read", f"/work/{POLICY}/policy.toml"),
-    Step("write", f"/work/{POLICY}/policy.toml", SLOWER),
-    Step("write", "/work/hypothesis.json", HYPOTHESIS),
+    Step("read", f"/repo/{POLICY}/policy.toml"),
+    Step("write", f"/repo/{POLICY}/policy.toml", SLOWER),
+    Step("write", "/repo/hypothesis.json", HYPOTHESIS),
 )
 QUICK = Patience(connect_s=2, silence_s=2, retry_after_s=0.2, failures=4)
 LIMITS = watch.Watch(wall_s=60, silence_s=20)
