@@ -9,6 +9,9 @@ same events, so that a campaign can be had again from its calls.
   a station's wear budget says so.
 - The incumbent moves by a decision only, and what all gates together may risk on false gains is kept in one purse.
   What was promising against the old incumbent is merged into the new one and tried again.
+- What a policy leaves that cannot be judged is not a success: it counts as a failure wherever it was asked for, so
+  that no policy gains by being hard to judge. An attempt that failed before its policy ran, or was cut short, is asked
+  for again.
 - After the target is reached the incumbent is measured on audit starts, where that was asked for.
 """
 
@@ -18,12 +21,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from coordinator.evolution.book import Accepted, Book
+from coordinator.evolution.book import Book
 from coordinator.evolution.candidate import Candidate, Slot, tally
-from coordinator.evolution.evidence import Call, Result, Stage
+from coordinator.evolution.evidence import Call, Stage, result_of
 from coordinator.evolution.gating import Gate, slots_of
 from coordinator.evolution.ideas import (
-    DevResult,
     Play,
     Played,
     Proposal,
@@ -32,8 +34,9 @@ from coordinator.evolution.ideas import (
     Workshop,
 )
 from coordinator.evolution.intake import Intake
+from coordinator.evolution.learning import ON_DEV, is_tried, learn, learn_late
 from coordinator.evolution.measuring import Measurement, Measuring
-from coordinator.evolution.records import Event, TrialUsed
+from coordinator.evolution.records import Event
 from coordinator.evolution.screening import Screening
 from coordinator.evolution.slots import Slots
 from coordinator.evolution.snapshot import Snapshot as Snapshot
@@ -47,10 +50,8 @@ from coordinator.scheduling.work import Offer, Urgency, first
 from coordinator.scheduling.work import Work as Work
 from edge.records import Outcome, Trial
 
-MOST_REFILLS = 4  # of one place; a candidate whose attempts cannot be judged is given up
-ON_DEV = ("baseline", "screen")
+MOST_REFILLS = 4  # of one place; a candidate that cannot be tried there is given up, a measurement counts a failure
 MEASURED = ("heldout", "audit")
-UNDECIDED = ("play", "check")  # purposes that enter no decision
 MOST_AT_GATE = 12  # candidates that wait there or are in test, beyond which no researcher is asked
 UNSEEN = Stage(Call.GO_ON, "", 0, 0, 0)
 
@@ -161,28 +162,42 @@ class Campaign:
         book = self._book
         book.outcomes[trial.outcome] += 1
         slot = self._slots.answered(trial)
-        if slot is None:
-            return
         believed = not self._dispatch.health.quarantined(trial.edge)
+        tried = is_tried(trial)
+        if slot is None:
+            late = self._slots.late(trial)
+            if late is not None and believed and tried and not self.finished:
+                learn_late(book, late, trial)
+            return
         slot.tested.station_s += trial.reset_s + trial.trial_s
         rate = tally(book.incumbent.results)
-        for edge, sentence in self._dispatch.took(slot, trial, book.incumbent.candidate_id, rate):
-            book.station_told(edge, sentence, now_s)
-        if slot.purpose in UNDECIDED:
-            if slot.purpose == "play" and (notes := trial.notes.get("policy", "")):
-                book.played.append(Played(notes, trial.outcome))
+        doubted = self._dispatch.took(slot, trial, book.incumbent.candidate_id, rate)
+        if slot.purpose == "play":
+            self._take_play(slot, trial, believed and tried, now_s)
+        elif slot.purpose == "check":
+            pass
         elif not believed:
             self._slots.ask_again(slot)  # by another station, whatever came out
-        elif trial.outcome is Outcome.INVALID:
-            self._fill_again(slot, now_s)
+        elif not tried:
+            self._fill_again(slot, trial, now_s)
         else:
             self._fill(slot, trial, now_s)
+        for edge, sentence in doubted:
+            book.station_told(edge, sentence, now_s)
+            if self._dispatch.health.quarantined(edge) and self._measuring.current is not None:
+                for place in self._measuring.current.reopen(edge):
+                    self._slots.ask_again(place)
 
     def expire(self, assignment_id: str, now_s: float) -> None:
-        """Ask again for an attempt that nobody will run any more."""
+        """Ask again for an attempt that nobody will run any more; a pair then begins anew on whichever station asks."""
         slot = self._slots.lost(assignment_id)
-        if slot is not None:
-            self._fill_again(slot, now_s)
+        if slot is None:
+            return
+        if slot.bundle:
+            self._play_again(slot)
+        elif slot.purpose not in ("check", "play"):
+            slot.edge = "" if slot.pair else slot.edge
+            self._slots.ask_again(slot)
 
     def station(self, edge: str, what: str, now_s: float) -> None:
         """Note that a station is "here" or "away"."""
@@ -210,7 +225,7 @@ class Campaign:
 
     @property
     def _flight(self) -> Flight:
-        return flight(self._dispatch.health.count or self._expected)
+        return flight(len(self._dispatch.health.usable) or self._expected)
 
     def _offers(self, edge: str, now_s: float) -> list[Offer]:
         """Return where work comes from, most urgent first among equals."""
@@ -262,35 +277,45 @@ class Campaign:
     # -- what came back -----------------------------------------------------------------------------------------------
 
     def _fill(self, slot: Slot, trial: Trial, now_s: float) -> None:
-        success = trial.outcome is Outcome.SUCCESS
-        slot.result = Result(success, trial.progress, trial.trial_s, trial.cause, trial.edge)
+        slot.result = result_of(trial)
+        slot.invalid = trial.outcome is Outcome.INVALID
         if self.finished:
             return
-        self._book.tell(TrialUsed(*trial.identity))
-        candidate = slot.candidate
-        if slot.purpose in (*ON_DEV, "gate"):
-            candidate.results.append(slot.result)
-        if slot.purpose in ON_DEV:
-            candidate.dev.append(DevResult(slot.start.start_id, success, trial.progress, trial.cause, trial.trial_s))
-            if not success:
-                candidate.failures[trial.cause] += 1
+        learn(self._book, slot, trial)
         self._judge(slot, now_s)
 
-    def _fill_again(self, slot: Slot, now_s: float) -> None:
+    def _take_play(self, slot: Slot, trial: Trial, counts: bool, now_s: float) -> None:
+        """Take in what a policy noted; the incumbent as it is adds to its baseline too."""
+        if notes := trial.notes.get("policy", ""):
+            self._book.played.append(Played(notes, trial.outcome))
+        elif slot.bundle and not counts:
+            self._play_again(slot)
+        if not slot.bundle and counts:
+            self._fill(slot, trial, now_s)
+
+    def _play_again(self, slot: Slot) -> None:
+        if slot.refills < MOST_REFILLS:
+            self._plays.append(replace(slot, assignment_id="", refills=slot.refills + 1))
+
+    def _fill_again(self, slot: Slot, trial: Trial, now_s: float) -> None:
+        """Ask again for an attempt that failed before its policy ran, or was cut short, though not for ever."""
         slot.refills += 1
-        candidate = slot.candidate
-        if slot.refills >= MOST_REFILLS and candidate in self._book.testing:
-            unjudged = Stage(Call.INCONCLUSIVE, f"{slot.refills} attempts on one start could not be judged", 0, 0, 0)
-            self._end(candidate, "inconclusive", candidate.state, unjudged, now_s)
-        elif slot.purpose == "play" and slot.bundle:
-            self._plays.append(replace(slot, assignment_id="", refills=slot.refills))
-        elif slot.purpose not in UNDECIDED:
+        slot.failed_on.add(trial.edge)
+        usable = self._dispatch.health.usable
+        everywhere = len(slot.failed_on & usable) >= min(MOST_REFILLS, len(usable))
+        if slot.refills < MOST_REFILLS or not everywhere:
             self._slots.ask_again(slot)
+        elif slot.purpose in MEASURED:
+            self._fill(slot, trial, now_s)
+        elif slot.tested in self._book.testing:
+            reason = f"{slot.refills} attempts on {slot.start.start_id} could not be made ({trial.cause})"
+            untried = Stage(Call.INCONCLUSIVE, reason, 0, 0, 0)
+            self._end(slot.tested, "inconclusive", slot.tested.state, untried, now_s)
 
     def _judge(self, slot: Slot, now_s: float) -> None:
         if slot.purpose in MEASURED:
             self._judge_measurement(now_s)
-        elif slot.purpose == "baseline":
+        elif slot.candidate is self._book.incumbent and slot.purpose in ON_DEV:
             for candidate in list(self._screening.screening):
                 self._judge_screen(candidate, now_s)
         elif slot.tested.state == "screen" and slot.tested in self._book.testing:
@@ -339,19 +364,10 @@ class Campaign:
         book = self._book
         book.testing.remove(candidate)
         self._gate.accepted(candidate)
-        decision = book.decide(candidate, "accept", "gate", stage, now_s)
-        book.accepted.append(
-            Accepted(
-                candidate.candidate_id,
-                candidate.proposal.kind,
-                candidate.proposal.sentence,
-                decision.gain_points,
-                decision.candidate_successes,
-                decision.candidate_trials,
-                now_s,
-            )
-        )
+        book.gained(candidate, book.decide(candidate, "accept", "gate", stage, now_s))
         old = book.incumbent
+        if candidate.proposal.not_worse:
+            self._measuring.replaced(old, candidate)
         for other in list(book.testing):
             if other.state == "gate" or other.lead >= 0.0:  # nothing speaks against it yet
                 self._rebases.append((other, old))
@@ -364,7 +380,7 @@ class Campaign:
 
     def _end(self, candidate: Candidate, verdict: str, stage_name: str, stage: Stage, now_s: float) -> None:
         self._book.testing.remove(candidate)
-        self._book.ended.append(candidate.standing)
+        self._book.ended.append(candidate)
         self._give_up(candidate)
         self._book.decide(candidate, verdict, stage_name, stage, now_s)
 

@@ -107,8 +107,9 @@ class Leases:
         """Note delivered trials; return the assignments that their edges must have lost on the way."""
         newest: dict[tuple[str, str], int] = {}
         for trial in trials:
-            held = self._held.pop(trial.assignment_id, None)
-            if held is not None:
+            held = self._held.get(trial.assignment_id)
+            if held is not None and held.edge == trial.edge:
+                del self._held[trial.assignment_id]
                 key = (held.edge, held.epoch)
                 newest[key] = max(newest.get(key, 0), held.order)
         return self._take_back(lambda item: item.order < newest.get((item.edge, item.epoch), 0))

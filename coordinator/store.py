@@ -269,8 +269,9 @@ class Store:
         more = {"content_sha256": sha256, "received_unix_s": now_unix_s}
         self._insert_row("trials", vars(trial) | seal | more)
         self._db.execute(
-            "UPDATE assignments SET state = 'done', done_unix_s = ? WHERE assignment_id = ? AND state = 'leased'",
-            (now_unix_s, trial.assignment_id),
+            "UPDATE assignments SET state = 'done', done_unix_s = ?"
+            " WHERE assignment_id = ? AND edge = ? AND state = 'leased'",
+            (now_unix_s, trial.assignment_id, trial.edge),
         )
         return Ingested("new", trial.identity, trial)
 

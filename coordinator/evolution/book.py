@@ -10,7 +10,7 @@ import numpy as np
 
 from coordinator.evolution.candidate import Candidate, tally
 from coordinator.evolution.evidence import Result, Stage
-from coordinator.evolution.ideas import Played, Proposal, ResearchContext, Source, Standing, Tried
+from coordinator.evolution.ideas import Played, Proposal, ResearchContext, Source, Tried
 from coordinator.evolution.records import (
     CandidateMade,
     CandidateMerged,
@@ -51,7 +51,7 @@ class Book:
         self.rng = np.random.default_rng([seed, 0xCA3])
         self.incumbent: Candidate  # from the first `enter` on
         self.testing: list[Candidate] = []
-        self.ended: list[Standing] = []  # screened against this incumbent and turned down
+        self.ended: list[Candidate] = []  # tested against this incumbent and turned down
         self.accepted: list[Accepted] = []
         self.played: list[Played] = []
         self.outcomes: Counter[str] = Counter()
@@ -108,7 +108,7 @@ class Book:
             tried=tuple(self._tried),
             known=self.closed(),
             failures=dict(self.incumbent.failures),
-            standings=(*self.ended, *(item.standing for item in self.testing)),
+            standings=tuple(item.standing for item in (*self.ended, *self.testing)),
             files=dict(self.incumbent.source.files),
             dev=tuple(self.incumbent.dev),
             played=tuple(self.played),
@@ -156,6 +156,19 @@ class Book:
                 now_s,
             )
         )
+
+    def gained(self, candidate: Candidate, decision: DecisionMade) -> None:
+        """Note an idea that moves the incumbent."""
+        row = Accepted(
+            candidate_id=candidate.candidate_id,
+            kind=candidate.proposal.kind,
+            sentence=candidate.proposal.sentence,
+            gain_points=decision.gain_points,
+            successes=decision.candidate_successes,
+            trials=decision.candidate_trials,
+            decided_unix_s=decision.decided_unix_s,
+        )
+        self.accepted.append(row)
 
     def station_told(self, edge: str, text: str, now_s: float, level: str = "warning") -> None:
         """Say something about a station."""

@@ -28,7 +28,9 @@ class Slot:
     edge: str = ""  # where it was handed out last
     assignment_id: str = ""
     result: Result | None = None
-    refills: int = 0  # attempts that were lost or invalid
+    refills: int = 0  # attempts that could not be judged, through no fault of the policy
+    failed_on: set[str] = field(default_factory=set)  # the stations that made those
+    invalid: bool = False  # it counts as a failure because what the policy left could not be judged
 
     @property
     def policy(self) -> str:

@@ -22,6 +22,7 @@ from math import comb
 
 import numpy as np
 
+from edge.records import Outcome, Trial
 from policies.interface import Array
 
 PROGRESS_MARGIN = 0.05  # of progress; less than this between two attempts says nothing
@@ -64,6 +65,12 @@ class Result:
     seconds: float
     cause: str = ""  # the failure class
     station: str = ""
+
+
+def result_of(trial: Trial) -> Result:
+    """Return what a trial counts for; one that could not be judged is no success."""
+    success = trial.outcome is Outcome.SUCCESS
+    return Result(success, trial.progress, trial.trial_s, trial.cause, trial.edge)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from coordinator.evolution.regression import bank, chosen, needed
 from coordinator.evolution.starts import Start, Starts
 
 STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
-SCREENED_FIRST = 10  # another waits until so many were screened, so that the gate is for the best of them
+SCREENED_FIRST = 10  # another waits until so many were screened or none is left to be, so that it is for the best
+MOST_BEHIND = 3  # times what may be out: a station that stays silent must not use the starts up
 CEILING_RATE, CEILING_TRIALS = 0.9, 12
 
 
@@ -37,18 +38,21 @@ class Gate:
             screened: how many screens ended against this incumbent.
             most_out: pairs in flight beyond those decided on.
         """
+        in_screen = any(item.state == "screen" for item in self._book.testing)
         waiting = [
             item
             for item in self._book.testing
             if item.state == "gate"
             and item.bank is None
-            and (item.pairs or item.lead >= STRONG_LEAD or screened >= SCREENED_FIRST)
+            and (item.pairs or item.lead >= STRONG_LEAD or screened >= SCREENED_FIRST or not in_screen)
         ]
         if not waiting or self._next >= len(self._starts):
             return []
         # What waits keeps its pairs: it goes on when it looks the best again.
         candidate = max(waiting, key=lambda item: item.promise)
-        if sum(pair.done is None for item in waiting for pair in item.pairs) >= most_out:
+        out = sum(pair.done is None for item in waiting for pair in item.pairs)
+        behind = sum(len(item.pairs) - item.judged for item in waiting)  # those that wait for one that is out, too
+        if out >= most_out or behind >= MOST_BEHIND * most_out:
             return []
         if not candidate.pairs:
             candidate.stake, self._purse = self._purse.stake, self._purse.staked()
@@ -92,8 +96,12 @@ class Gate:
         return self._judge_bank(candidate, candidate.bank), dropped
 
     def accepted(self, candidate: Candidate) -> None:
-        """Keep the states from which it succeeded and its predecessor failed; drop those that it has lost."""
-        self._purse = self._purse.gained()
+        """Keep the states from which it succeeded and its predecessor failed; drop those that it has lost.
+
+        A simplification has shown no gain, and puts nothing into the purse.
+        """
+        if not candidate.proposal.not_worse:
+            self._purse = self._purse.gained()
         for slot in candidate.bank or []:
             if slot.result is not None and not slot.result.success:
                 del self._learnt[slot.start.start_id]

@@ -52,16 +52,34 @@ class Measurement:
         successes, done = self.counts
         return done == len(self.slots) and successes >= self._target
 
+    @property
+    def invalid(self) -> int:
+        """How many of its trials count as failures because what the policy left could not be judged."""
+        return sum(slot.invalid for slot in self.slots)
+
+    def reopen(self, edge: str) -> list[Slot]:
+        """Empty the places that a station, which is not believed any more, could not judge, and return them."""
+        doubted = [slot for slot in self.slots if slot.invalid and slot.edge == edge]
+        for slot in doubted:
+            slot.result, slot.invalid = None, False
+        return doubted
+
 
 class Measuring:
-    """When the incumbent is measured, and what came of it."""
+    """When the incumbent is measured, and what came of it.
+
+    Each measurement has held-out starts of its own while there are such; then the first ones' come again.
+    """
 
     def __init__(self, book: Book, starts: Starts, *, target: int, heldout: int, audit: int) -> None:
         """Hope for `target` successes of `heldout` starts; after that run `audit` more, 0 for none."""
         self._book = book
         self._target = target
-        self._heldout, self._audit = starts.heldout[:heldout], starts.audit[:audit]
-        self._measured: set[int] = set()  # candidates that were tried on held-out starts
+        size = min(heldout, len(starts.heldout))
+        self._blocks = [starts.heldout[k : k + size] for k in range(0, len(starts.heldout) - size + 1, max(1, size))]
+        self._size, self._audit = size, starts.audit[:audit]
+        self._measured: set[int] = set()  # candidates that were tried on held-out starts, or are as good as one
+        self._count = 0  # of measurements on held-out starts
         self.current: Measurement | None = None
 
     @property
@@ -72,18 +90,19 @@ class Measuring:
     @property
     def due(self) -> bool:
         """Whether a measurement runs or may begin now."""
-        return self.current is not None or (bool(self._heldout) and self._promising())
+        return self.current is not None or (self._size > 0 and self._promising())
 
     @property
     def total(self) -> int:
         """How many starts the measurement has that runs, or the next one on held-out starts."""
-        return len(self._heldout) if self.current is None else len(self.current.slots)
+        return self._size if self.current is None else len(self.current.slots)
 
     def next(self) -> Slot | None:
         """Return the next place, of a measurement that may begin now; None where there is none."""
         if self.current is None and self.due:
             self._measured.add(self._book.incumbent.candidate_id)
-            self.current = self._of("heldout", self._heldout, self._target)
+            self.current = self._of("heldout", self._blocks[self._count % len(self._blocks)], self._target)
+            self._count += 1
         return None if self.current is None else self.current.next()
 
     def judge(self) -> Measurement | None:
@@ -98,7 +117,13 @@ class Measuring:
             made = AuditMeasured if measured.purpose == "audit" else HeldoutMeasured
             number, who = self._book.count(measured.purpose), measured.candidate.candidate_id
             low, high = exact_interval(successes, done)
-            self._book.tell(made(number, who, successes, done, low, high, done == len(measured.slots), now_s))
+            complete = done == len(measured.slots)
+            self._book.tell(made(number, who, successes, done, low, high, complete, now_s, measured.invalid))
+
+    def replaced(self, old: Candidate, new: Candidate) -> None:
+        """Let a simplification of `old` be measured only if that was not: another draw of the same would be luck."""
+        if old.candidate_id in self._measured:
+            self._measured.add(new.candidate_id)
 
     def begin_audit(self) -> bool:
         """Measure the incumbent on audit starts from now on; return False where nobody asked for that."""
@@ -115,7 +140,7 @@ class Measuring:
         fresh = self._book.incumbent.candidate_id not in self._measured
         if not fresh or tried < PROMISING_TRIALS:
             return False
-        return chance(self._target, len(self._heldout), (won + 1) / (tried + 2)) >= PROMISING_CHANCE
+        return chance(self._target, self._size, (won + 1) / (tried + 2)) >= PROMISING_CHANCE
 
 
 def chance(target: int, starts: int, rate: float) -> float:

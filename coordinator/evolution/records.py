@@ -112,6 +112,7 @@ class HeldoutMeasured:
     high: float
     complete: bool
     ended_unix_s: float
+    invalid: int = 0  # of `trials`, failures because what the policy left could not be judged
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class AuditMeasured:
     high: float
     complete: bool
     ended_unix_s: float
+    invalid: int = 0  # of `trials`, failures because what the policy left could not be judged
 
 
 @dataclass(frozen=True)

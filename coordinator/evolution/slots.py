@@ -1,13 +1,14 @@
 """The attempts that are out, and those that have to be made again.
 
-An attempt that was lost or invalid leaves its place open, and the place is asked for again under a new assignment. A
-pair stays on the station that it was handed to; where that station is gone or no longer believed, both halves are made
-anew on another.
+An attempt that was lost or invalid leaves its place open, and the place is asked for again under a new assignment,
+first by a station that has not failed at it. A pair stays on the station that it was handed to; where that station is
+gone, no longer believed, or has not delivered in time, both halves are made anew on whichever asks first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from coordinator.evolution.candidate import Slot
 from coordinator.scheduling.work import Attempt, Work
@@ -23,6 +24,7 @@ class Slots:
         self._count = 0
         self._out: dict[str, Slot] = {}
         self._again: list[Slot] = []
+        self._late: dict[str, Slot] = {}  # forgotten, and still on their way
 
     @property
     def out(self) -> Iterator[str]:
@@ -38,13 +40,15 @@ class Slots:
 
         No station fills a place that was handed to another.
         """
-        slot = self._out.get(trial.assignment_id)
-        if slot is None or (trial.edge, trial.bundle, trial.start_id) != (slot.edge, slot.policy, slot.start.start_id):
-            return None
-        return self._out.pop(trial.assignment_id)
+        return _taken(self._out, trial)
+
+    def late(self, trial: Trial) -> Slot | None:
+        """Return the place that a trial would have filled, had its test not ended before; None where there is none."""
+        return _taken(self._late, trial)
 
     def lost(self, assignment_id: str) -> Slot | None:
-        """Return the place of an attempt that will not be made."""
+        """Return the place of an attempt that will not be made; None where nobody waits for it."""
+        self._late.pop(assignment_id, None)
         return self._out.pop(assignment_id, None)
 
     def ask_again(self, slot: Slot) -> None:
@@ -52,20 +56,27 @@ class Slots:
         slot.assignment_id = ""
         self._again.append(slot)
 
-    def again(self, edge: str, believed: Callable[[str], bool]) -> list[Slot]:
-        """Return places for this station to fill again, what belongs together at once; none where there is nothing."""
+    def again(self, edge: str, stations: Collection[str]) -> list[Slot]:
+        """Return places for this station to fill again, what belongs together at once; none where there is nothing.
+
+        Args:
+            stations: those that are there and to be believed.
+        """
         for slot in self._again:
+            if edge in slot.failed_on and not slot.failed_on.issuperset(stations):
+                continue  # another one may do it
             if slot.pair is None or slot.edge == edge:
                 self._again.remove(slot)
                 return [slot]
-            if not believed(slot.edge):
+            if slot.edge not in stations or slot.edge in slot.failed_on:
                 return self._both(slot)
         return []
 
     def forget(self, slots: Iterable[Slot]) -> None:
         """Wait for these no longer."""
         for slot in slots:
-            self._out.pop(slot.assignment_id, None)
+            if self._out.pop(slot.assignment_id, None) is not None:
+                self._late[slot.assignment_id] = replace(slot, pair=None)
             if slot in self._again:
                 self._again.remove(slot)
 
@@ -77,7 +88,7 @@ class Slots:
         for half in both:
             if half.result is not None:
                 half.candidate.results.remove(half.result)
-            half.result, half.assignment_id = None, ""
+            half.result, half.invalid, half.assignment_id = None, False, ""
         return both
 
     def _attempt(self, slot: Slot, edge: str) -> Attempt:
@@ -94,3 +105,10 @@ class Slots:
             purpose=slot.purpose,
             pair_id=None if slot.pair is None else slot.pair.name,
         )
+
+
+def _taken(places: dict[str, Slot], trial: Trial) -> Slot | None:
+    slot = places.get(trial.assignment_id)
+    if slot is None or (trial.edge, trial.bundle, trial.start_id) != (slot.edge, slot.policy, slot.start.start_id):
+        return None
+    return places.pop(trial.assignment_id)

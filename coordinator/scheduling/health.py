@@ -57,14 +57,10 @@ class Health:
         """Return whether a station gets canaries only."""
         return edge in self._stations and bool(self._stations[edge].quarantine)
 
-    def usable(self, edge: str) -> bool:
-        """Return whether a station is there and to be believed."""
-        return edge in self._stations and self._stations[edge].usable and not self.quarantined(edge)
-
     @property
-    def count(self) -> int:
-        """How many stations are there and to be believed."""
-        return sum(item.usable and not item.quarantine for item in self._stations.values())
+    def usable(self) -> frozenset[str]:
+        """The stations that are there and to be believed."""
+        return frozenset(edge for edge, item in self._stations.items() if item.usable and not item.quarantine)
 
     def present(self, edge: str, here: bool) -> None:
         """Note that a station came or is away."""
@@ -93,6 +89,7 @@ class Health:
         for known in self._stations.values():
             known.mine.clear()
             known.theirs.clear()
+            known.block.clear()
 
     def reset_failed(self, edge: str, failed: bool) -> list[Fault]:
         """Take in whether an attempt's reset failed; return what was found."""

@@ -197,7 +197,7 @@ def test_a_trial_of_another_policy_or_start_fills_no_place() -> None:
     assert lab.campaign.snapshot().trials == 1
 
 
-def test_a_candidate_that_cannot_be_judged_is_given_up() -> None:
+def test_a_candidate_whose_attempts_are_always_cut_short_is_given_up() -> None:
     fleet = World(ladder, 1, invalid=0.0)
     lab = Lab(fleet, 1)
     events: list[Event] = []
@@ -206,12 +206,13 @@ def test_a_candidate_that_cannot_be_judged_is_given_up() -> None:
         assert work is not None
         for attempt in work.attempts:
             trial = fleet.run(attempt)
-            lab.campaign.record(trial if attempt.candidate_id == 1 else replace(trial, outcome=Outcome.INVALID), 0.0)
+            crashed = replace(trial, outcome=Outcome.INVALID, cause="crash")
+            lab.campaign.record(trial if attempt.candidate_id == 1 else crashed, 0.0)
         events += lab.campaign.drain()
     given_up = [event for event in events if isinstance(event, DecisionMade) and event.candidate_id > 1]
     assert len(given_up) >= 10
     assert {(event.verdict, event.stage) for event in given_up} == {("inconclusive", "screen")}
-    assert "could not be judged" in given_up[0].reason
+    assert "could not be made (crash)" in given_up[0].reason
 
 
 def test_every_part_of_every_change_changes_its_parent() -> None:

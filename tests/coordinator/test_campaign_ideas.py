@@ -174,11 +174,11 @@ def test_a_pair_stays_on_its_station_and_is_made_anew_where_that_station_is_gone
             lab.campaign.record(world.run(attempt), 0.0)
     one, other = work.attempts
     lab.campaign.record(world.run(one), 0.0)
-    lab.campaign.record(replace(world.run(other), outcome=Outcome.INVALID), 0.0)
     given = lab.next_work("station-2")
     assert given is not None
     assert given.attempts[0].pair_id != one.pair_id
     lab.campaign.station("station-1", "away", 1.0)
+    lab.campaign.expire(other.assignment_id, 1.0)
     anew = lab.next_work("station-2")
     assert anew is not None
     assert [item.pair_id for item in anew.attempts] == [one.pair_id] * 2

@@ -94,12 +94,20 @@ def _merged(base: Mapping[str, V], ours: Mapping[str, V], theirs: Mapping[str, V
 class World:
     """Stations that answer from a known model, some attempts invalid, with an order of their own."""
 
-    def __init__(self, skill: Skill, seed: int, invalid: float = 0.02, graded: bool = True) -> None:
+    def __init__(
+        self, skill: Skill, seed: int, invalid: float = 0.02, graded: bool = True, unjudged: float = 0.0
+    ) -> None:
+        """Answer attempts.
+
+        Args:
+            invalid: share of attempts that are cut short through no fault of their policy.
+            unjudged: share of the others of which the judge cannot make anything.
+        """
         self.graded = graded  # whether the progress of a failure tells how good a policy is
         self.rng = np.random.default_rng(seed)
         self.workshop = MemoryWorkshop()
         self.sequence = 0
-        self.skill, self.invalid = skill, invalid
+        self.skill, self.invalid, self.unjudged = skill, invalid, unjudged
         self.handicap: dict[str, float] = {}  # by station: of its attempts that share fails for its own fault
 
     def run(self, attempt: Attempt, edge: str = "station-1") -> Trial:
@@ -110,13 +118,15 @@ class World:
         success = bool(self.rng.uniform() < skill and (skill > 0.9 or hard < skill + 0.1))
         success = success and not self.rng.uniform() < self.handicap.get(edge, 0.0)
         progress = 1.0 if success else float(np.clip(0.8 * skill * self.graded + self.rng.normal(0.0, 0.15), 0.0, 0.99))
-        outcome = Outcome.SUCCESS if success else Outcome.FAILURE
+        outcome, cause = (Outcome.SUCCESS, "") if success else (Outcome.FAILURE, "near")
         if self.rng.uniform() < self.invalid:
-            outcome = Outcome.INVALID
+            outcome, cause = Outcome.INVALID, "crash"
+        elif self.unjudged and self.rng.uniform() < self.unjudged:
+            outcome, cause = Outcome.INVALID, "undecided"
         return Trial(
             edge=edge, epoch="e", sequence=self.sequence, assignment_id=attempt.assignment_id, lease_id="l",
             task="push_t", bundle=attempt.bundle, start_id=attempt.start_id, purpose=attempt.purpose,
-            seed=attempt.seed, outcome=outcome, cause="" if success else "near", detail="", progress=progress,
+            seed=attempt.seed, outcome=outcome, cause=cause, detail="", progress=progress,
             measures={}, achieved_start={}, reset_s=12.0, reset_tries=1, trial_s=25.0, policy_steps=700,
             wall_reset_s=0.4, wall_trial_s=0.7, started_unix_s=0.0, ended_unix_s=0.0, station_hash="",
             calibration_hash="", software="", recording="",
