@@ -39,6 +39,7 @@ from coordinator.run_folder import CampaignRefused, Interrupt, check_space, lock
 from coordinator.scheduling.wear import WearBudget
 from coordinator.store import FILE as DATABASE
 from coordinator.store import Store, StoreError
+from coordinator.summary import FILE as SUMMARY
 from coordinator.summary import Observed, summarise, write_summary
 from policies.bundle import BundleError
 from policies.interface import Value
@@ -153,8 +154,8 @@ class _Run:
         wait_for_stations(stations, names, OLD_STATIONS_S)
         self._display.say("reading the campaign's journal")
         self._journal = resume_journal(self._make, self._store, self._told)
-        if why := self._journal.campaign.finished:
-            raise CampaignRefused(f"the campaign has ended: {FINISHED[why]}")
+        if (why := self._journal.campaign.finished) and (self._folder / SUMMARY).is_file():
+            raise CampaignRefused(f"the campaign has ended: {FINISHED[why]}; its figures are in {SUMMARY}")
         self._workshop.accepted(self._journal.campaign.incumbent.bundle)
         with self._store.transaction() as db:
             db.execute("UPDATE campaigns SET ended_unix_s = NULL, ended_why = NULL")

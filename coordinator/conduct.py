@@ -32,6 +32,7 @@ TEND_PERIOD_S = 1.0
 SHOW_PERIOD_S = 0.5
 RECORDINGS_GRACE_S = 5.0  # for the last recordings, so that the report can show them
 AHEAD_S = 180.0  # compiling takes one minute on two slow cores
+HOME_S = 60.0  # for the stations of a campaign that was killed at its very end to start and say so
 STOP_GRACE_S = 10.0  # for stations to end their trials and send them
 MOST_PROPOSALS = 8  # in a row, should the campaign turn them down
 COUNTS = """
@@ -81,6 +82,8 @@ class Conductor:
         """
         self._reception.restore()
         self._journal.catch_up(time.time())
+        for edge in self._fleet.names:  # until it is heard of, nothing waits for it alone
+            self._journal.station(edge, "away", time.time())
         for edge, trials, successes, invalid in self._store.rows(COUNTS):
             view = self.roster.view(edge)
             view.trials, view.successes, view.invalid = trials - invalid, successes, invalid
@@ -95,6 +98,8 @@ class Conductor:
         try:
             self._display.say("starting the first station; the first time ever it compiles kernels for a minute")
             self._fleet.start()
+            if self._journal.campaign.finished:
+                self._bring_home()
             while not (why := self._over()):
                 self._turn()
             self._end()
@@ -201,6 +206,13 @@ class Conductor:
             self._display.say(f"{edge} {sentence}", "yellow")
         if self._fleet.hopeless:
             raise FleetError(f"every station refused to run: {self._fleet.last_refusal}")
+
+    def _bring_home(self) -> None:
+        """Start the stations of a campaign that has ended, for what they hold; no work is handed out."""
+        self._reception.closed = True
+        self._fleet.start_rest()
+        started = self.roster.stations
+        self._serve_while(lambda: not all(view.here and view.state != "starting" for view in started), HOME_S)
 
     def _end(self) -> None:
         self._reception.closed = True

@@ -98,3 +98,29 @@ def check(folder: Path, budgets: list[float], decided: list[list[Any]]) -> None:
     assert ran_s(folder) > 0.0
     unheld = "SELECT COUNT(*) FROM trials WHERE assignment_id NOT IN (SELECT assignment_id FROM assignments)"
     assert rows(folder, unheld) == [(0,)]
+
+
+def test_a_campaign_that_was_killed_at_its_very_end_is_summed_up_by_the_next_process(tmp_path: Path) -> None:
+    options = ["--edges", "2", "--seed", str(SEED), "--target", "1", "--heldout", "1", "--audit", "2", "--budget-minutes", "30"]
+    process = subprocess.Popen([*COORDINATOR, "start", *options, "--runs", str(tmp_path)], stderr=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + LONG_S
+    while not (made := [path.parent for path in tmp_path.glob("*/coordinator.db")]):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    [folder] = made
+    while not (count(folder, "audits") and rows(folder, "SELECT complete FROM audits")[0][0]):
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    if (folder / "summary.json").is_file():
+        pytest.fail("it was killed too late to say anything")
+    done = subprocess.run([*COORDINATOR, "resume", str(folder), "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    assert summary["ended_why"] == "the target was reached"
+    assert (summary["integrity"]["lost"], summary["integrity"]["at_stations"]) == (0, 0)
+    again = subprocess.run([*COORDINATOR, "resume", str(folder)], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "the campaign has ended" in again.stderr
