@@ -10,14 +10,32 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, runtime_checkable
 
 from tuf.api.exceptions import DownloadError, DownloadLengthMismatchError, SlowRetrievalError
 from tuf.ngclient import FetcherInterface
 
-from edge.trust.parts import rest_of
+METADATA_URL, TARGETS_URL = "metadata/", "targets/"
 
-METADATA_URL = "metadata/"
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A fetcher that can begin in the middle of a file."""
+
+    def fetch_from(self, url: str, offset: int) -> Iterator[bytes]:
+        """Yield what is under `url` from a byte on."""
+        ...
+
+
+def rest_of(fetcher: FetcherInterface, url: str, offset: int) -> Iterator[bytes]:
+    """Yield what is under `url` from a byte on; of a fetcher that cannot begin there what comes before is dropped."""
+    if isinstance(fetcher, Resuming):
+        yield from fetcher.fetch_from(url, offset)
+        return
+    for chunk in fetcher.fetch(url):
+        if offset < len(chunk):
+            yield chunk[offset:]
+        offset = max(offset - len(chunk), 0)
 
 
 class Bounded(FetcherInterface):

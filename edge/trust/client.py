@@ -22,10 +22,10 @@ from tuf.api.metadata import Metadata, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge.records import EDGE_NAME
-from edge.trust.bounded import METADATA_URL, Bounded
+from edge.trust.bounded import METADATA_URL, TARGETS_URL, Bounded
 from edge.trust.errors import ClockSuspect, NotGranted, Stale, Tampered, TrustError, Unreachable, told
 from edge.trust.floor import FILE, Floor, mend_floor, read_floor, write_floor
-from edge.trust.parts import REFRESH_S, append, arrived, finish, longest_s, part_of, verify
+from edge.trust.parts import REFRESH_S, go_on, longest_s
 from edge.trust.rules import File, check_shape, check_target, check_time, marks, parse_revoked, top_level
 from edge.wire.targets import (
     ASSIGNMENTS,
@@ -59,7 +59,6 @@ CONFIG = UpdaterConfig(
     snapshot_max_length=64 << 10,
     targets_max_length=1 << 20,
 )
-TARGETS_URL = "targets/"
 ROOT_FILE, CACHE, BUNDLES = "root.json", "metadata", "bundles"
 MOST_ORDER_BYTES, MOST_LIST_BYTES, MOST_BUNDLE_BYTES, MOST_WEIGHT_BYTES = 64 << 10, 1 << 20, 4 << 20, 8 << 30
 PLACEHOLDER = "-"
@@ -176,31 +175,23 @@ class Trust:
             pass
         return into / sha256
 
-    def more_weights(self, sha256: str, into: Path, most: int) -> int:
+    def weights_bytes(self, sha256: str) -> int:
+        """Return how many bytes a file of weights has, as was signed.
+
+        Raises: as `grant`.
+        """
+        return self._weights_target(sha256).length
+
+    def more_weights(self, sha256: str, into: Path, most: int, time_is_up: Callable[[], bool] = lambda: False) -> int:
         """Fetch some `most` more bytes of a file of weights; return how many are missing then, 0 once it has its name.
 
-        What has come lies beside it and is gone on from, also after a restart.
+        What has come lies beside it and is gone on from, also after a restart. Once `time_is_up` no more is waited for.
 
         Raises: as `bundle`.
         """
-        target = self._target(WEIGHTS, weights_path(sha256)) if SHA256.fullmatch(sha256) else None
-        if target is None or target.hashes.get("sha256") != sha256:
-            raise NotGranted(f"no role names weights {sha256:.12}")
-        check_target(target, MOST_WEIGHT_BYTES)
-        final = into / sha256
+        target = self._weights_target(sha256)
         with self._locked(), told():
-            if final.exists():
-                verify(target, final)
-                return 0
-            into.mkdir(parents=True, exist_ok=True)
-            here = arrived(final)
-            if missing := max(target.length - here, 0):
-                self._fetcher.allow(longest_s(min(missing, most)))
-                chunks = self._fetcher.fetch_from(f"{TARGETS_URL}{target.get_prefixed_paths()[0]}", here, missing)
-                missing = append(part_of(final), chunks, missing, most)
-            if not missing:
-                finish(target, final)
-        return missing
+            return go_on(target, into / sha256, self._fetcher, most, time_is_up)
 
     def order(self, edge: str) -> bytes | None:
         """Return the JSON that tells `edge` what to run, None where there is none.
@@ -339,6 +330,13 @@ class Trust:
                 _, signed = self._current().files[role]
                 return Grant(bundle, task, role, signed.expires.timestamp()), target
         raise why
+
+    def _weights_target(self, sha256: str) -> TargetFile:
+        target = self._target(WEIGHTS, weights_path(sha256)) if SHA256.fullmatch(sha256) else None
+        if target is None or target.hashes.get("sha256") != sha256:
+            raise NotGranted(f"no role names weights {sha256:.12}")
+        check_target(target, MOST_WEIGHT_BYTES)
+        return target
 
     def _target(self, role: str, path: str) -> TargetFile | None:
         verified = self._current()

@@ -2,45 +2,27 @@
 
 - A cut at any byte loses nothing but what the disk had not taken yet.
 - The file gets its name only once all of it has the hash that was signed; before that nothing may use it.
-- What turns out to be other bytes is deleted, and begins anew.
+- What turns out to be other bytes is deleted, and begins anew; so is a finished file that was damaged since.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from tuf.api.exceptions import DownloadLengthMismatchError, LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile
-from tuf.ngclient import FetcherInterface
 
+from edge.trust.bounded import TARGETS_URL, Bounded
 from edge.trust.errors import TrustError
 from edge.trust.floor import sync_folder
 
+LOG = logging.getLogger("edge.trust")
 REFRESH_S = 20.0
 LEAST_BYTES_PER_S = 16 << 10
-
-
-@runtime_checkable
-class Resuming(Protocol):
-    """A fetcher that can begin in the middle of a file."""
-
-    def fetch_from(self, url: str, offset: int) -> Iterator[bytes]:
-        """Yield what is under `url` from a byte on."""
-        ...
-
-
-def rest_of(fetcher: FetcherInterface, url: str, offset: int) -> Iterator[bytes]:
-    """Yield what is under `url` from a byte on; of a fetcher that cannot begin there what comes before is dropped."""
-    if isinstance(fetcher, Resuming):
-        yield from fetcher.fetch_from(url, offset)
-        return
-    for chunk in fetcher.fetch(url):
-        if offset < len(chunk):
-            yield chunk[offset:]
-        offset = max(offset - len(chunk), 0)
 
 
 def longest_s(length: int) -> float:
@@ -56,30 +38,56 @@ def part_of(final: Path) -> Path:
 def arrived(final: Path) -> int:
     """Return how many bytes of a file are here."""
     for path in (final, part_of(final)):
-        if path.exists():
+        with suppress(FileNotFoundError):
             return path.stat().st_size
     return 0
 
 
-def append(part: Path, chunks: Iterator[bytes], missing: int, most: int) -> int:
+def go_on(target: TargetFile, final: Path, fetcher: Bounded, most: int, time_is_up: Callable[[], bool]) -> int:
+    """Add some `most` bytes to what has come of a file; return how many are missing then, 0 once it has its name.
+
+    One that has its name and other bytes than were signed, as a disk may damage it, is deleted and begins anew.
+
+    Raises: as `append` and `finish`.
+    """
+    if final.exists():
+        try:
+            verify(target, final)
+            return 0
+        except LengthOrHashMismatchError as error:
+            LOG.warning("%s is damaged, and comes anew: %s", final, error)
+            final.unlink(missing_ok=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    here = arrived(final)
+    missing = max(target.length - here, 0)
+    if missing:
+        fetcher.allow(longest_s(min(missing, most)))
+        chunks = fetcher.fetch_from(f"{TARGETS_URL}{target.get_prefixed_paths()[0]}", here, missing)
+        missing = append(part_of(final), chunks, missing, most, time_is_up)
+    if not missing:
+        finish(target, final)
+    return missing
+
+
+def append(part: Path, chunks: Iterator[bytes], missing: int, most: int, time_is_up: Callable[[], bool]) -> int:
     """Add what comes to a file, some `most` bytes or all that is `missing`; return how many are missing then.
 
-    What has come before a failure stays, unless the file has another length than was signed.
+    It ends early, but not before something came, once the time is up. What has come before a failure stays, unless
+    more comes than was signed: a copy that ends too early may have been cut short.
 
     Raises:
         DownloadLengthMismatchError: it ends too early or not where it should.
         TrustError: the disk does not take it.
     """
-    got = 0
+    got, ended = 0, False
     try:
         with open(part, "ab") as file:
             try:
-                while got < min(most, missing):
+                while got < min(most, missing) and not (ended or (got and time_is_up())):
                     chunk = next(chunks, b"")
-                    if not chunk:
-                        raise DownloadLengthMismatchError(f"{part.name} ends {missing - got} bytes too early")
                     file.write(chunk)
                     got += len(chunk)
+                    ended = not chunk
                 if got >= missing:
                     next(chunks, b"")  # raises where more comes than was signed
             finally:
@@ -90,6 +98,8 @@ def append(part: Path, chunks: Iterator[bytes], missing: int, most: int) -> int:
         raise
     except OSError as error:
         raise TrustError(f"{part.parent} does not take {part.name}: {error.strerror}; free some of the disk") from error
+    if ended:
+        raise DownloadLengthMismatchError(f"{part.name} ends {missing - got} bytes too early")
     return missing - got
 
 

@@ -4,46 +4,43 @@
 - A bundle counts as here once it was verified, unpacked and noted in the activation journal, in this order.
 - With the lab out of reach everything stays as it was: what was verified before may run until its signature expires.
 - Weights come in parts, for a moment in each turn, so that trials and orders do not wait for them; a cut loses nothing.
+  Bundles that wait for some take turns.
 - A bundle that is not what it should be is noted as rejected, and never asked for again. Bytes that are another's, as
   they were altered on the way, say nothing about it: it is asked for again after a while.
+- What a bundle that waits has or may have here is kept, however long the lab is out of reach.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from edge.activation.journal import ArrowRefused, Journal, OrderRefused
+from edge.activation.rows import Row
+from edge.activation.table import GONE
 from edge.records import RecordError, order_from_json
 from edge.trust.client import Grant, NotGranted, Stale, Tampered, Trust, TrustError, Unreachable
-from edge.trust.parts import arrived
-from edge.uplink.settings import Settings, UplinkError
+from edge.trust.parts import part_of
+from edge.uplink.settings import Settings
+from edge.uplink.weights import AFTER_TAMPERED_S, WITHIN_S, Weights
+from edge.uplink.weights import NotSupplied as NotSupplied
+from edge.uplink.weights import StillComing as StillComing
 from policies.bundle import Bundle, BundleError, BundleMalformed, open_bundle, unpack
-from policies.space import Weight
 
 LOG = logging.getLogger("edge.uplink")
 REFRESH_EVERY_S = 1.0
 BUNDLES_KEPT = 64  # as many candidates as a lab names at a time
-UNUSED_S = 86_400.0  # after which weights that no bundle links to go
-WEIGHTS_PART_BYTES = 1 << 20
-WEIGHTS_WITHIN_S = 0.2  # in each turn: nothing else is sent or heard while they come
+DAY_S = 86_400.0
+UNUSED_S, UNFINISHED_S = DAY_S, 14 * DAY_S  # after which weights go that no bundle links to, and that have not all come
 FREE_SHARE = 0.05  # of the disk, below which a station begins no trial (edge.disk)
-AFTER_TAMPERED_S = 30.0
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-class NotSupplied(UplinkError):
-    """A bundle that cannot be had; one line that says why."""
-
-
-class StillComing(NotSupplied):
-    """A bundle that waits for its weights, which are on their way."""
 
 
 def free_and_total_mb(folder: Path) -> tuple[float, float]:
@@ -62,7 +59,7 @@ class Supply:
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
         *,
-        weights_within_s: float = WEIGHTS_WITHIN_S,
+        weights_within_s: float = WITHIN_S,
         space: Callable[[Path], tuple[float, float]] = free_and_total_mb,
     ) -> None:
         """Bring what `trust` grants into the station's folder, and note it in `journal`.
@@ -71,12 +68,13 @@ class Supply:
         Each turn fetches parts of weights for `weights_within_s`, one part at least.
         """
         self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
-        self._weights_within_s, self._space = weights_within_s, space
+        self._weights, self._space = Weights(trust, settings.weights, clock, weights_within_s), space
         self._refresh_at_s = float("-inf")
         self._whole: dict[str, Bundle] = {}  # bundles that wait for their weights
-        self._coming: dict[str, str] = {}  # bundles whose weights are on their way -> task
+        self._coming: dict[str, str] = {}  # bundles whose weights are on their way -> task; the next one first
         self._order = b""  # the newest that was looked at
         self._tampered: dict[str, tuple[float, str]] = {}  # bundle -> when to ask again, by the clock, and why not now
+        self._said: dict[str, str] = {}  # bundle -> what was refused about it last, under "" of everything else
         self.refusal = ""  # the newest thing that was refused, for the status
 
     def turn(self) -> None:
@@ -104,19 +102,20 @@ class Supply:
             try:
                 self._have(task, bundle)
             except NotSupplied as error:
-                self._refuse(str(error))
+                self._refuse(str(error), bundle)
 
     def _go_on(self) -> None:
         """Fetch more of the weights that a bundle waits for."""
         for bundle, task in list(self._coming.items())[:1]:
             try:
                 self._have(task, bundle)
-                del self._coming[bundle]
+                self._coming.pop(bundle, None)
             except StillComing as error:
-                self._refuse(str(error))
+                self._coming[bundle] = self._coming.pop(bundle)  # now it is the others' turn
+                self._refuse(str(error), bundle)
             except NotSupplied as error:
-                del self._coming[bundle]
-                self._refuse(str(error))
+                self._coming.pop(bundle, None)
+                self._refuse(str(error), bundle)
 
     def bring(self, bundle: str) -> None:
         """Have a bundle here, verified and unpacked.
@@ -134,14 +133,15 @@ class Supply:
 
     def _have(self, task: str, bundle: str) -> None:
         row = self._journal.row(bundle)
-        if row.state in ("rejected", "revoked") or row.denied:
+        if row.state in GONE or row.denied:
             raise NotSupplied(f"bundle {bundle[:12]} is {row.state}: {row.denied or row.reason}")
-        here = bool(row.role) and not row.missing and (self._settings.bundles / bundle).is_dir()
+        here = self._is_here(row)
         try:
             grant = self._grant(task, bundle)
             if not here:
                 self._fetch(task, bundle)
             self._journal.verified(bundle, grant.role, grant.expires_unix_s, task)
+            self._said.pop(bundle, None)
         except StillComing:
             self._coming[bundle] = task
             raise
@@ -150,6 +150,9 @@ class Supply:
                 raise
         except (TrustError, BundleError, ArrowRefused) as error:
             raise NotSupplied(f"bundle {bundle[:12]}: {error}") from error
+
+    def _is_here(self, row: Row) -> bool:
+        return bool(row.role) and not row.missing and (self._settings.bundles / row.bundle).is_dir()
 
     def _grant(self, task: str, bundle: str) -> Grant:
         """Return on whose word a bundle may run, asking the lab where nothing that is known here names it."""
@@ -162,41 +165,42 @@ class Supply:
     def _fetch(self, task: str, bundle: str) -> None:
         opened = self._whole.get(bundle) or self._open(task, bundle)
         self._whole[bundle] = opened  # should its weights not come at once
+        self._check_sizes(opened)
         self._check_room(opened)
-        for weight in opened.manifest.weights.values():
-            self._fetch_weights(opened, weight)
+        self._weights.fetch(opened)
         # What lies there was never verified, or is damaged; `unpack` would leave it.
         shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
         unpack(opened, self._settings.bundles, self._settings.weights)
-        del self._whole[bundle]
+        self._forget(bundle)
 
-    def _fetch_weights(self, opened: Bundle, weight: Weight) -> None:
-        """Have a file of weights here, or some more of it.
+    def _forget(self, *bundles: str) -> None:
+        """Remember nothing more of bundles that no longer wait."""
+        for bundle in bundles:
+            self._whole.pop(bundle, None)
+            self._coming.pop(bundle, None)
+        self._weights.forget_but(self._wanted_weights())
+
+    def _wanted_weights(self) -> set[str]:
+        return {weight.sha256 for opened in self._whole.values() for weight in opened.manifest.weights.values()}
+
+    def _check_sizes(self, opened: Bundle) -> None:
+        """Raise unless all of a bundle's weights are as large as it says, by which the disk's room is judged.
 
         Raises:
-            StillComing: it is not whole yet.
+            BundleMalformed: one is not, and the bundle is rejected.
+            TrustError: as `Trust.weights_bytes`.
         """
-        again_s, why = self._tampered.get(weight.sha256, (float("-inf"), ""))
-        if self._clock() < again_s:
-            raise Tampered(why)
-        until_s = self._clock() + self._weights_within_s
-        try:
-            while missing := self._trust.more_weights(weight.sha256, self._settings.weights, WEIGHTS_PART_BYTES):
-                if not self._clock() < until_s:
-                    share = 1.0 - missing / weight.size_bytes
-                    raise StillComing(
-                        f"bundle {opened.id[:12]} waits for its weights: {math.floor(10 * share)} tenths of "
-                        f"{weight.size_bytes / 1e6:.1f} MB are here"
-                    )
-        except Tampered as error:
-            self._tampered[weight.sha256] = self._clock() + AFTER_TAMPERED_S, str(error)
-            raise
+        for name, weight in opened.manifest.weights.items():
+            signed_bytes = self._trust.weights_bytes(weight.sha256)
+            if weight.size_bytes != signed_bytes:
+                why = f"it says that {name} has {weight.size_bytes} bytes, and {signed_bytes} were signed"
+                self._journal.rejected(opened.id, why)
+                self._forget(opened.id)
+                raise BundleMalformed(why)
 
     def _check_room(self, opened: Bundle) -> None:
         """Raise NotSupplied where what is missing of its weights would take what trials need of the disk."""
-        weights = opened.manifest.weights.values()
-        folder = self._settings.weights
-        missing_mb = sum(max(item.size_bytes - arrived(folder / item.sha256), 0) for item in weights) / 1e6
+        missing_mb = self._weights.missing_mb(opened)
         if not missing_mb:
             return
         free_mb, total_mb = self._space(self._settings.folder)
@@ -213,17 +217,40 @@ class Supply:
         What is active or may become so stays, what is `needed` for leased trials, and the newest of the rest.
         """
         keep = {*needed, *self._journal.pinned(), *self._journal.wanted()}
-        bundles = self._settings.bundles
-        found = [path for path in bundles.iterdir() if SHA256.fullmatch(path.name)] if bundles.is_dir() else []
-        spare = sorted((path for path in found if path.name not in keep), key=lambda path: path.stat().st_mtime)
+        found = {path.name: status for path, status in _listed(self._settings.bundles) if SHA256.fullmatch(path.name)}
+        spare = sorted((name for name in found if name not in keep), key=lambda name: found[name].st_mtime)
         gone = spare[: max(len(spare) - BUNDLES_KEPT, 0)]
-        for path in gone:
-            shutil.rmtree(path, ignore_errors=True)
-        weights = self._settings.weights
-        for path in weights.iterdir() if weights.is_dir() else ():
-            if path.stat().st_nlink == 1 and time.time() - path.stat().st_mtime > UNUSED_S:  # no bundle links to it
+        for name in gone:
+            shutil.rmtree(self._settings.bundles / name, ignore_errors=True)
+        self._prune_weights()
+        return gone
+
+    def _prune_weights(self) -> None:
+        """Delete the weights that no bundle links to or waits for, some time after they came."""
+        self._forget(*[bundle for bundle, opened in self._whole.items() if not self._may_come(opened)])
+        wanted = self._journal.wanted()
+        self._said = {bundle: said for bundle, said in self._said.items() if bundle in ("", *self._whole, *wanted)}
+        if any(bundle not in self._whole and not self._is_here(self._journal.row(bundle)) for bundle in wanted):
+            return  # which weights that wants is known once it has come
+        kept = {self._settings.weights / sha256 for sha256 in self._wanted_weights()}
+        kept |= {part_of(path) for path in kept}
+        for path, status in _listed(self._settings.weights):
+            longest_s = UNUSED_S if SHA256.fullmatch(path.name) else UNFINISHED_S
+            old = time.time() - status.st_mtime > longest_s
+            if old and path not in kept and status.st_nlink == 1 and stat.S_ISREG(status.st_mode):
                 path.unlink(missing_ok=True)
-        return [path.name for path in gone]
+
+    def _may_come(self, opened: Bundle) -> bool:
+        """Return whether what is known here of the lab's word still names a bundle that waits."""
+        if self._journal.row(opened.id).state in GONE:
+            return False
+        try:
+            self._trust.grant(opened.manifest.task, opened.id)
+        except NotGranted:
+            return False
+        except TrustError:  # too old, or not to be had just now: nobody has taken it back
+            pass
+        return True
 
     def _open(self, task: str, bundle: str) -> Bundle:
         data = self._download(task, bundle)
@@ -278,7 +305,17 @@ class Supply:
         if allowed != self._journal.overridden(bundle):
             self._journal.override(bundle, allowed)
 
-    def _refuse(self, sentence: str) -> None:
-        if sentence != self.refusal:  # the same one again says nothing new
+    def _refuse(self, sentence: str, bundle: str = "") -> None:
+        if sentence != self._said.get(bundle):  # the same one again says nothing new
             LOG.warning("%s", sentence)
-        self.refusal = sentence
+        self.refusal = self._said[bundle] = sentence
+
+
+def _listed(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """Return what lies in a folder; none where that is missing, nor what goes while it is looked at."""
+    found = []
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                found.append((path, path.lstat()))
+    return found

@@ -11,8 +11,8 @@ import pytest
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
 from tuf.ngclient import FetcherInterface
 
+from edge.trust.bounded import rest_of
 from edge.trust.folder import FolderFetcher
-from edge.trust.parts import rest_of
 from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import Coordinator
 from edge.wire import key_of

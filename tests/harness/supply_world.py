@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge.uplink.supply import REFRESH_EVERY_S, Supply
 from edge.wire import key_of
 from edge.wire.targets import CANDIDATES, bundle_path
 from policies.bundle import bundle_id
+from tests.harness.bundle_format import FILES, as_json, bundle_of, manifest_of
 from tests.harness.lab_folder import TASK, LabFolder
 from tests.harness.uplink_world import EDGE, Desk, lease, leases
 
@@ -53,6 +55,26 @@ class Station:
         self.trust = Trust(self.settings.trust, ZenohFetcher(self.line, EDGE), self.now)
         self.supply = Supply(self.settings, self.trust, self.journal, lambda: self.clock_s[0])
         self.courier = Courier(self.settings, self.ledger, self.line, self.supply, "s", lambda: self.clock_s[0])
+
+    def hurry(self) -> None:
+        """Start the uplink anew, such that every turn is too short for more than one part of weights."""
+        self.start()
+        self.supply = Supply(self.settings, self.trust, self.journal, lambda: self.clock_s[0], weights_within_s=0.0)
+        self.courier = Courier(self.settings, self.ledger, self.line, self.supply, "s", lambda: self.clock_s[0])
+
+    def arrived_bytes(self) -> int:
+        """Return how many bytes of weights are here."""
+        return sum(path.stat().st_size for path in self.settings.weights.iterdir())
+
+    def pieces(self) -> int:
+        """Return how often weights were asked for."""
+        return sum("/weights/" in key for key in self.desk.keys("trust"))
+
+    def release_weights(self, *files: bytes) -> str:
+        """Let people release files of weights, and the coordinator's key offer a bundle that wants them."""
+        for data in files:
+            self.lab.repository.release_weights(data, self.lab.ring.humans, self.lab.ring)
+        return self.sign(weighty(*files))
 
     def now(self) -> float:
         return self.now_unix_s[0]
@@ -104,6 +126,22 @@ class Station:
     def arrows(self) -> int:
         """Return how many arrows were ever taken."""
         return len(self.journal.changes(10_000))
+
+
+def weighty(*files: bytes, sizes: Sequence[int] = ()) -> bytes:
+    """Return a bundle that wants files of weights beside it: `net.onnx`, and `net1.onnx` and so on.
+
+    Args:
+        sizes: how many bytes it says that they have; by default the truth.
+    """
+    names = ["net.onnx", *(f"net{number}.onnx" for number in range(1, len(files)))]
+    hashes = [hashlib.sha256(data).hexdigest() for data in files]
+    named = {
+        name: [sha256, size] for name, sha256, size in zip(names, hashes, sizes or list(map(len, files)), strict=True)
+    }
+    toml = "".join(f'"{name}" = ["{sha256}", {size}]\n' for name, (sha256, size) in named.items())
+    contents = {**FILES, "policy.toml": FILES["policy.toml"] + b"\n[weights]\n" + toml.encode()}
+    return bundle_of(contents, as_json(manifest_of(contents) | {"weights": named}))
 
 
 @contextmanager
