@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,16 +16,21 @@ from edge.wire.enrolment import make_csr
 from edge.wire.tls import Tls
 
 MOST_DAYS = 366.0
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def enrol_console(run: Path, user: str, into: Path, days: float, now_unix_s: float) -> tuple[Tls, str]:
     """Write a console's identity to a folder that only its owner can read; return it, and the endpoint to connect to.
 
+    A folder that is there already keeps its mode, and only the files are its owner's alone; one that others can write
+    to is refused, as they could put another key or another authority in their place.
+
     The endpoint is empty where nobody has served the run yet. The key is written last: where it is missing, nothing
     holds the certificate, and the command can be given again.
 
     Raises:
-        CoordinatorError: no run, no such name, a life that is none, or a folder that holds an identity already.
+        CoordinatorError: no run, no such name, a life that is none, or a folder that holds an identity already or
+            that others can write to.
         OSError: the folder cannot be written.
     """
     if not 0.0 < days <= MOST_DAYS:
@@ -32,6 +38,9 @@ def enrol_console(run: Path, user: str, into: Path, days: float, now_unix_s: flo
     name, database, tls = console_name(user), database_of(run), Tls.of(into)
     if tls.key.exists():
         raise EnrolmentRefused(f"{into} holds the identity of somebody already; give another --out")
+    if into.exists() and into.stat().st_mode & OTHERS_WRITE:
+        raise EnrolmentRefused(f"others can write to {into}, which is to hold a private key; give another --out, or "
+                               f"chmod go-w {into}")  # fmt: skip
     authority = Authority(run / AUTHORITY_FOLDER)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.fromtimestamp(now_unix_s, UTC)

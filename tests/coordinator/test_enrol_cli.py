@@ -90,6 +90,23 @@ def test_no_console_is_made_of_nonsense(run: Path, words: tuple[object, ...]) ->
     assert (run.parent / "key.pem").read_text() == "somebody's"
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o775, 0o702, 0o720, 0o777, 0o1777])
+def test_a_private_key_goes_into_no_folder_that_others_can_write_to(run: Path, mode: int) -> None:
+    folder = run.parent / "there"
+    folder.mkdir()
+    folder.chmod(mode)
+    made = enrol("console", run, "ann", "--out", "there")
+    if mode & 0o022:
+        assert (made.exit_code, len(made.stderr.splitlines())) == (2, 1)
+        assert "chmod go-w there" in made.stderr
+        assert (list(folder.iterdir()), states(run)) == ([], [])
+        folder.chmod(mode & ~0o022)
+        assert enrol("console", run, "ann", "--out", "there").exit_code == 0  # as it said
+    else:
+        assert made.exit_code == 0, made.output
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in folder.iterdir())
+
+
 def states(run: Path) -> list[str]:
     said = json.loads(enrol("list", run, "--json").stdout)
     assert all("certificate" not in row for row in said)
