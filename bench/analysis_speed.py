@@ -68,7 +68,7 @@ def queries(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     for (view,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name").fetchall():
         yield f"view {view}", f"SELECT * FROM {view} LIMIT {FIRST_ROWS}"
         yield f"view {view}, counted", f"SELECT COUNT(*) FROM {view}"
-    for number, block in enumerate(re.findall(r"```sh\n(sqlite-utils .*?)```", PAGE.read_text(), re.DOTALL), 1):
+    for number, block in enumerate(re.findall(r"```sh\n(\S*sqlite-utils .*?)```", PAGE.read_text(), re.DOTALL), 1):
         yield f"question {number}", shlex.split(block)[2]
 
 

@@ -57,8 +57,13 @@ class Ledger:
 def read_calls(path: Path) -> Iterator[Call]:
     """Yield the calls in a file in their order."""
     for line in path.read_bytes().split(b"\n")[:-1]:
-        row = json.loads(line)
-        yield Call(**{**row, "told": Usage(**row["told"]), "guessed": Usage(**row["guessed"])})
+        yield parse(line)
+
+
+def parse(line: bytes) -> Call:
+    """Return the call that a line of the ledger tells of."""
+    row = json.loads(line)
+    return Call(**{**row, "told": Usage(**row["told"]), "guessed": Usage(**row["guessed"])})
 
 
 def token_use(call: Call) -> dict[str, object]:
@@ -71,5 +76,11 @@ def token_use(call: Call) -> dict[str, object]:
         "input_tokens": usage.fresh + usage.cache_read + usage.cache_write,
         "output_tokens": usage.output + usage.reasoning + usage.other,
         "cached_tokens": usage.cache_read,
+        "cache_write_tokens": usage.cache_write,
+        "reasoning_tokens": usage.reasoning,
+        "other_tokens": usage.other,
+        "guessed_tokens": call.guessed.total,
+        "nano_usd": call.nano_usd,
+        "ended": call.ended,
         "seconds": call.seconds,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import re
 import shutil
@@ -11,7 +10,6 @@ import sqlite3
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +19,10 @@ from scipy.stats import binomtest
 from coordinator.report.measures import incumbents, invalid_causes, resets
 from coordinator.report.run import Run, load
 from coordinator.store import FILE, Store
-from edge.records import Outcome, Trial
+from edge.records import Outcome
+from tests.harness.view_world import APART, MIGRATIONS, NOW_S, add, add_idea, insert, one
 
 ROOT = Path(__file__).parents[2]
-NOW_S = 1_700_000_000.0
-TRIAL = Trial(
-    edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle="b",
-    start_id="dev-1", purpose="screen", seed=7, outcome=Outcome.FAILURE, cause="near", detail="2 mm off",
-    progress=0.9, measures={"coverage": 0.93}, achieved_start={"x_m": 0.3}, reset_s=9.0, reset_tries=1, trial_s=20.0,
-    policy_steps=600, wall_reset_s=0.5, wall_trial_s=1.0, started_unix_s=NOW_S, ended_unix_s=NOW_S + 1.5,
-    station_hash="5" * 64, calibration_hash="6" * 64, software="s", recording="", notes={},
-)  # fmt: skip
-ENDINGS = {
-    Outcome.SUCCESS: {"outcome": Outcome.SUCCESS, "cause": "", "progress": 1.0},
-    Outcome.FAILURE: {"outcome": Outcome.FAILURE, "cause": "near", "progress": 0.5},
-    Outcome.INVALID: {"outcome": Outcome.INVALID, "cause": "undecided", "progress": 0.0},
-}
 
 
 @pytest.fixture
@@ -57,46 +43,6 @@ def example(tmp_path: Path) -> tuple[Run, sqlite3.Connection]:
     return load(tmp_path), database
 
 
-def insert(db: sqlite3.Connection, table: str, **row: Any) -> None:
-    values = [json.dumps(item) if isinstance(item, Mapping) else item for item in row.values()]
-    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", values)
-
-
-def add(
-    db: sqlite3.Connection, outcome: Outcome = Outcome.FAILURE, received_unix_s: float = NOW_S, **fields: Any
-) -> None:
-    """Keep a trial under the next free number."""
-    [sequence] = db.execute("SELECT COUNT(*) + 1 FROM trials").fetchone()
-    trial = replace(TRIAL, **{"sequence": sequence, "assignment_id": f"a{sequence}", **ENDINGS[outcome], **fields})
-    insert(db, "trials", **asdict(trial), content_sha256=f"{sequence}", received_unix_s=received_unix_s)
-
-
-def add_idea(
-    db: sqlite3.Connection, number: int, bundle: str, verdict: str = "", at_s: float = NOW_S, **fields: Any
-) -> None:
-    """Keep a hypothesis with its bundle, candidate and, where there is a verdict, decision."""
-    insert(
-        db, "bundles", bundle=bundle, task="push_t", policy="push_t", params="{}", manifest="{}", archive=b"",
-        created_unix_s=at_s,
-    )  # fmt: skip
-    insert(
-        db, "hypotheses", hypothesis_id=number, researcher=fields.pop("researcher", "offline"),
-        kind="seed" if number == 1 else "switch", sentence=f"idea {number}", falsifier="", changes="{}",
-        created_unix_s=at_s,
-    )  # fmt: skip
-    insert(
-        db, "candidates", candidate_id=number, hypothesis_id=number, bundle=bundle, state="accepted",
-        created_unix_s=at_s,
-    )  # fmt: skip
-    counts = dict.fromkeys(("pairs", "wins", "losses", "trials_so_far"), 0)
-    counts |= {f"{who}_{what}": 0 for who in ("candidate", "incumbent") for what in ("successes", "trials")}
-    if verdict:
-        insert(
-            db, "decisions", candidate_id=number, verdict=verdict, stage="gate", reason="so it came", wealth=1.0,
-            decided_unix_s=at_s, **({"gain_points": 0.0} | counts | fields),
-        )  # fmt: skip
-
-
 def summaries(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
     """Return what triggers keep, but for the row numbers."""
     timeline = "SELECT unix_s, edge, epoch, sequence, decision_id, stage, outcome, incumbent, successes, trials"
@@ -105,17 +51,14 @@ def summaries(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 
 def again_from_scratch(db: sqlite3.Connection) -> None:
-    """Fill anew, by the statements of the migration, what triggers keep."""
-    script = (ROOT / "coordinator" / "migrations" / "0003_analysis.sql").read_text()
+    """Fill anew, by the statements of the migrations, what triggers keep."""
+    first, later = ((MIGRATIONS / name).read_text() for name in ("0003_analysis.sql", "0014_agents.sql"))
     for table in ("timeline", "tallies"):
         db.execute(f"DELETE FROM {table}")
-        [fill] = re.findall(rf"^INSERT INTO {table} .*?;$", script, re.MULTILINE | re.DOTALL)
+        [fill] = re.findall(rf"^INSERT INTO {table} .*?;$", first, re.MULTILINE | re.DOTALL)
         db.execute(fill)
-
-
-def one(db: sqlite3.Connection, query: str) -> dict[str, Any]:
-    [row] = db.execute(query).fetchall()
-    return dict(row)
+    [correct] = re.findall(r"^UPDATE timeline .*?;$", later, re.MULTILINE | re.DOTALL)
+    db.execute(correct)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +73,6 @@ def test_intervals_are_wilsons(db: sqlite3.Connection, successes: int, trials: i
         assert (row["successes"], row["trials"]) == (successes, trials)
         assert row["low_percent"] == pytest.approx(100 * interval.low, abs=0.051)
         assert row["high_percent"] == pytest.approx(100 * interval.high, abs=0.051)
-
-
-def test_held_out_starts_are_counted_apart_and_invalid_trials_beside(db: sqlite3.Connection) -> None:
-    for purpose, outcomes in {"screen": "FSI", "gate": "FF", "heldout": "SSI"}.items():
-        for letter in outcomes:
-            add(db, {item.value[0].upper(): item for item in Outcome}[letter], purpose=purpose)
-    rows = db.execute("SELECT starts, successes, trials, invalid FROM success_by_policy ORDER BY starts").fetchall()
-    assert [tuple(row) for row in rows] == [("held-out", 2, 2, 1), ("other", 1, 4, 1)]
 
 
 def test_a_policy_whose_trials_are_all_invalid_has_no_rate(db: sqlite3.Connection) -> None:
@@ -211,10 +146,10 @@ def test_the_timeline_has_every_trial_once_and_the_incumbents_running_success(
     ruling, won, valid = 1, 0, 0
     for at_s in (NOW_S + 1 + batch for batch in range(30)):
         for _ in range(3):
-            bundle, purpose = f"b{draw.randrange(1, ruling + 1)}", draw.choice(("screen", "gate", "heldout"))
+            bundle, purpose = f"b{draw.randrange(1, ruling + 1)}", draw.choice(("screen", "gate", *APART))
             outcome = draw.choice(list(Outcome))
             add(db, outcome, at_s, bundle=bundle, purpose=purpose)
-            if bundle == f"b{ruling}" and purpose != "heldout":
+            if bundle == f"b{ruling}" and purpose not in APART:
                 won, valid = won + (outcome is Outcome.SUCCESS), valid + (outcome is not Outcome.INVALID)
             expected.append((at_s, "trial", ruling, won, valid))
         if draw.random() < 0.2:  # it follows from the batch, and bears its time
@@ -232,8 +167,8 @@ def test_the_timeline_has_every_trial_once_and_the_incumbents_running_success(
 
 
 def test_the_shares_of_a_stations_time_add_up(db: sqlite3.Connection) -> None:
-    times = {"wall_trial_s": 2.0, "wall_reset_s": 1.0, "started_unix_s": NOW_S, "ended_unix_s": NOW_S + 4.0}
-    add(db, **times)
+    times: dict[str, Any] = {"wall_trial_s": 2.0, "wall_reset_s": 1.0, "started_unix_s": NOW_S}
+    add(db, **times, ended_unix_s=NOW_S + 4.0)
     add(db, Outcome.INVALID, **times | {"started_unix_s": NOW_S + 16.0, "ended_unix_s": NOW_S + 20.0})
     db.execute("UPDATE trials SET used = 1 WHERE sequence = 1")
     row = one(db, "SELECT * FROM station_utilisation")
@@ -252,35 +187,6 @@ def test_resets_have_the_median_and_the_ninetieth_percentile(db: sqlite3.Connect
     assert (row["resets"], row["median_s"]) == (count, statistics.median(seconds))
     assert row["p90_s"] == sorted(seconds)[-(-9 * count // 10) - 1]
     assert row["longest_s"] == max(seconds)
-
-
-def test_tokens_are_counted_by_researcher_whatever_came_of_them(db: sqlite3.Connection) -> None:
-    add_idea(db, 1, "b1", "accept", researcher="a")  # the seed, which nobody's tokens made
-    add_idea(db, 2, "b2", "accept", researcher="a", gain_points=25.0)
-    add_idea(db, 3, "b3", "reject", researcher="a", gain_points=-10.0)
-    for hypothesis_id, tokens in ((2, 1000), (3, 500), (None, 500)):
-        insert(
-            db, "token_use", unix_s=NOW_S, researcher="a", model="m", hypothesis_id=hypothesis_id,
-            input_tokens=tokens, output_tokens=tokens, cached_tokens=tokens // 2, seconds=30.0,
-        )  # fmt: skip
-    insert(
-        db, "token_use", unix_s=NOW_S, researcher="b", model="m", hypothesis_id=None, input_tokens=1,
-        output_tokens=1, cached_tokens=0, seconds=0.0,
-    )  # fmt: skip
-    first, second = (dict(row) for row in db.execute("SELECT * FROM researcher_cost ORDER BY researcher"))
-    assert (first["ideas"], first["accepted"], first["gain_points"]) == (2, 1, 25.0)
-    assert (first["tokens"], first["cached_tokens"], first["model_minutes"]) == (4000, 1000, 1.5)
-    assert (first["tokens_per_accept"], first["tokens_per_point"]) == (4000.0, 160.0)
-    assert (second["ideas"], second["tokens"], second["tokens_per_accept"]) == (0, 2, None)
-
-
-def test_a_call_of_a_model_for_no_hypothesis_that_exists_is_refused(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA foreign_keys = ON")
-    with pytest.raises(sqlite3.IntegrityError):
-        insert(
-            db, "token_use", unix_s=NOW_S, researcher="a", model="m", hypothesis_id=9, input_tokens=1,
-            output_tokens=1, cached_tokens=0, seconds=0.0,
-        )  # fmt: skip
 
 
 def test_recordings_to_watch_are_those_of_the_policy_that_rules_one_of_each_cause_first(
@@ -327,7 +233,8 @@ def test_what_no_backup_holds_is_told_by_station(db: sqlite3.Connection) -> None
 
 
 @pytest.mark.parametrize(
-    "view", ["success_by_policy", "incumbents", "verdict_timeline", "researcher_cost", "backup_state"]
+    "view",
+    ["success_by_policy", "incumbents", "verdict_timeline", "researcher_cost", "hypothesis_cost", "backup_state"],
 )
 def test_an_empty_database_gives_no_rows_and_no_error(db: sqlite3.Connection, view: str) -> None:
     assert db.execute(f"SELECT * FROM {view}").fetchall() == []
