@@ -103,6 +103,8 @@ class Supply:
                 self._have(task, bundle)
             except NotSupplied as error:
                 self._refuse(str(error), bundle)
+            except Unreachable as error:  # about this bundle alone, as the lab has just said what it wants
+                self._refuse(f"bundle {bundle[:12]}: {error}", bundle)
 
     def _go_on(self) -> None:
         """Fetch more of the weights that a bundle waits for."""

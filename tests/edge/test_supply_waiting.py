@@ -76,7 +76,7 @@ def age(path: Path, days: float) -> None:
 # -- no answer --------------------------------------------------------------------------------------------------------
 
 
-def test_weights_that_get_no_answer_hold_up_neither_leases_nor_recordings_nor_orders(here: Station) -> None:
+def test_weights_that_get_no_answer_hold_up_nothing_else(here: Station) -> None:
     bundle = here.release_weights(FIRST)
     here.order(1, bundle)
     silent(here, FIRST)
@@ -92,6 +92,19 @@ def test_weights_that_get_no_answer_hold_up_neither_leases_nor_recordings_nor_or
     for _ in range(3):
         here.courier.turn(NOW_S)
     assert here.journal.row(bundle).state == "verified"
+
+
+def test_nor_does_a_bundle_that_is_ordered(here: Station) -> None:
+    bundle = here.sign(weighty(FIRST))
+    here.supply.bring(here.lab.bundle)
+    here.lend(here.lab.bundle)
+    here.order(1, bundle)
+    here.desk.unanswered = ("targets/candidates/",)
+    for _ in range(3):
+        here.pass_time(1.0)
+        here.courier.turn(NOW_S)
+    assert here.ledger.pending_count(NOW_S) == 1
+    assert f"bundle {bundle[:12]}: " in here.supply.refusal
 
 
 def test_what_gets_no_answer_is_asked_for_now_and_then_however_much_of_it_there_is(here: Station) -> None:
