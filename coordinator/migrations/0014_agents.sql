@@ -173,7 +173,9 @@ ruled AS (
            CASE WHEN heldout_trials > 0 THEN 'held-out' ELSE 'other' END AS starts,
            CASE WHEN heldout_trials > 0 THEN heldout_successes ELSE successes END AS k,
            CASE WHEN heldout_trials > 0 THEN heldout_trials ELSE trials END AS n
-    FROM after JOIN incumbents ON generation = (SELECT MAX(generation) FROM incumbents WHERE from_unix_s <= at)
+    FROM after JOIN (
+        SELECT * FROM incumbents WHERE from_unix_s <= (SELECT at FROM after) ORDER BY generation DESC LIMIT 1
+    )
 ),
 reached AS (SELECT * FROM measured UNION ALL SELECT * FROM ruled)
 SELECT what, ROUND(MAX(0, at - (SELECT MIN(started_unix_s) FROM campaigns)) / 60, 1),
