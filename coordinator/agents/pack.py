@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from coordinator.agents.admission import HYPOTHESIS
 from coordinator.agents.prices import NANO_USD
 from coordinator.agents.purse import Left
+from coordinator.evolution import cards, mining
+from coordinator.evolution.archive import elites
 from coordinator.evolution.ideas import DevResult, ResearchContext, Standing, Tried
+from coordinator.evolution.mining import mine
 from coordinator.evolution.rates import wilson_interval
 
 MOST_BYTES = 64 << 10
-DECISIONS, BEST, OTHERS, TRACES = 8, 3, 2, 2
+DECISIONS, BEST, OTHERS, TRACES, ELITES = 8, 3, 2, 2, 4
 SOURCE_BYTES, TRACE_BYTES, CARD_BYTES = 30 << 10, 3 << 10, 2 << 10
 CUT = "[cut here]"
 
@@ -58,7 +61,8 @@ def build(notes: TaskNotes, context: ResearchContext, left: Left, robots: Robots
     if refused:
         parts.append(f"## Your last change was not taken\n{fence(refused)}")
     parts += [
-        _standing(context), _failures(context), _decisions(context.tried), _cards(context),
+        _standing(context), _failures(context), _mined(context), _decisions(context.tried), _cards(context),
+        _elites(context),
         _source(context.files, notes), _traces(context), _methods(notes.cards),
     ]  # fmt: skip
     text, ending = "\n\n".join(part for part in parts if part), f"\n\n{_wanted(notes)}\n"
@@ -111,10 +115,15 @@ def _failures(context: ResearchContext) -> str:
         if not result.success:
             starts.setdefault(result.cause, []).append(result.start_id)
     rows = [
-        f"{count:4d} x {name}: {', '.join(sorted(set(starts.get(name, [])))[:6]) or 'no start known'}"
+        f"{count:4.0f} x {name}: {', '.join(sorted(set(starts.get(name, [])))[:6]) or 'no start known'}"
         for name, count in sorted(context.failures.items(), key=lambda item: -item[1])
     ]
     return "## How the incumbent fails: count x class: development starts\n" + fence("\n".join(rows)) if rows else ""
+
+
+def _mined(context: ResearchContext) -> str:
+    said = mining.text(mine(context.tried, context.dev))
+    return "## What keeps failing: class: failures/attempts under each incumbent\n" + fence(said) if said else ""
 
 
 def _decisions(tried: Sequence[Tried]) -> str:
@@ -139,6 +148,14 @@ def _cards(context: ResearchContext) -> str:
 def _card(item: Standing) -> str:
     seen = f", development starts {rate(item.dev)}" if item.dev else ""
     return f"lead {item.lead:+.1f} sd{seen}: {_what(item.changes, tuple(item.files))}"
+
+
+def _elites(context: ResearchContext) -> str:
+    """Show the best candidate of each kind of approach against each kind of failure, whatever became of it."""
+    best = sorted(elites(context.tried).values(), key=lambda elite: (-elite.posterior, elite.candidate_id))[:ELITES]
+    tried = {item.candidate_id: item for item in context.tried}
+    texts = [fence(cards.text(cards.make(tried[elite.candidate_id], context.dev)), CARD_BYTES) for elite in best]
+    return "## The best of each approach so far\n" + "\n\n".join(texts) if texts else ""
 
 
 def _source(files: Mapping[str, bytes], notes: TaskNotes) -> str:

@@ -1,8 +1,7 @@
-"""The best candidate of each kind of approach against each kind of failure, and which of them to go on from.
+"""The best candidate of each kind of approach against each kind of failure.
 
 - A cell is an approach (the operator and the files that it touched) and the failure class that most of the candidate's
   failures belong to; its elite is the candidate with the best posterior success.
-- A parent is drawn by Thompson sampling over the elites' Beta posteriors, with a bonus for cells that were hardly used.
 - Scores are of attempts on development starts against the incumbent of the time; who goes on from an elite measures it
   again.
 """
@@ -10,18 +9,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-
-import numpy as np
 
 from coordinator.evolution.ideas import DevResult, Tried
 
 NO_FAILURE = "none"
 PARAMETERS = "policy.toml"  # what a candidate touches that changes parameters only
 PRIOR = (1.0, 1.0)  # successes and failures that everybody begins with
-UNUSED_BONUS = 0.2  # of the success rate, for a cell that was never gone on from
 UNTESTED = "superseded"  # a verdict that says nothing of the candidate
 
 
@@ -73,31 +68,6 @@ def elites(tried: Sequence[Tried]) -> dict[Cell, Elite]:
         if best is None or _rank(elite) > _rank(best):
             found[elite.cell] = elite
     return {cell: found[cell] for cell in sorted(found, key=lambda cell: (cell.approach, cell.failure))}
-
-
-def draw_parent(found: Mapping[Cell, Elite], used: Mapping[Cell, int], rng: np.random.Generator) -> Elite | None:
-    """Return whom to go on from, None where there is nobody.
-
-    Args:
-        used: how often each cell was gone on from.
-    """
-    best, highest = None, -np.inf
-    for cell, elite in found.items():
-        drawn = rng.beta(elite.successes + PRIOR[0], elite.attempts - elite.successes + PRIOR[1])
-        score = float(drawn) + UNUSED_BONUS / sqrt(1.0 + used.get(cell, 0))
-        if score > highest:
-            best, highest = elite, score
-    return best
-
-
-def complement(one: Sequence[DevResult], other: Sequence[DevResult]) -> int:
-    """Return on how many starts either does better than the other, the smaller of the two counts.
-
-    More than nothing speaks for a merge: each wins where the other loses.
-    """
-    first, second = success_by_start(one), success_by_start(other)
-    common = first.keys() & second.keys()
-    return min(sum(first[name] > second[name] for name in common), sum(first[name] < second[name] for name in common))
 
 
 def success_by_start(dev: Sequence[DevResult]) -> dict[str, float]:

@@ -96,7 +96,7 @@ class ResearchContext:
     incumbent: Mapping[str, Value]
     tried: Sequence[Tried]
     known: frozenset[str]  # keys of the sources that are closed: in test, or turned down often
-    failures: Mapping[str, int]  # class -> count, the incumbent's on development starts
+    failures: Mapping[str, float]  # class -> count, the incumbent's on development starts
     standings: Sequence[Standing]
     files: Mapping[str, bytes] = field(default_factory=dict)  # of the incumbent
     dev: tuple[DevResult, ...] = ()  # the incumbent's

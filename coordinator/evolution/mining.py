@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -20,7 +20,6 @@ LIKELY_Z = 1.64  # one side, 5 %
 PERSISTING = 3  # generations
 EXPECTED = 3.0  # failures of a class that a generation without any would have had to see
 LEAST_ATTEMPTS, LEAST_POLICIES = 4, 2  # of a start that is called stubborn
-ALL = "all"  # the bucket of starts of which nothing is known
 UNNAMED = "unknown"
 SHOWN = 5
 
@@ -46,7 +45,6 @@ class FailureClass:
     counts: tuple[int, ...]  # by generation
     trend: str  # new, grew, shrank, gone or steady, in the last generation
     persists: bool
-    buckets: Mapping[str, float]  # share of the attempts in each bucket of starts, in the last generation
 
 
 @dataclass(frozen=True)
@@ -67,48 +65,22 @@ class Mined:
     classes: tuple[FailureClass, ...]  # the commonest of the last generation first
     stubborn: tuple[StubbornStart, ...]  # the most tried first
 
-    def weights(self) -> dict[str, float]:
-        """Return how much each class deserves a cure, all together 1: its share now, double where it persists or grew.
 
-        Empty where nothing fails now.
-        """
-        raw = {
-            item.cause: item.counts[-1] * (2.0 if item.persists or item.trend in ("grew", "new") else 1.0)
-            for item in self.classes
-            if item.counts[-1]
-        }
-        total = sum(raw.values())
-        return {cause: weight / total for cause, weight in raw.items()}
-
-
-def mine(tried: Sequence[Tried], dev: Sequence[DevResult], buckets: Mapping[str, str] | None = None) -> Mined:
+def mine(tried: Sequence[Tried], dev: Sequence[DevResult]) -> Mined:
     """Return what the failures say.
 
     Args:
         tried: in the order in which they were decided.
         dev: the present incumbent's own attempts.
-        buckets: start id -> name of the bucket it belongs to; see `bucketed`.
     """
     reigns = _reigns(tried, dev)
     generations = tuple(_generation(reign, results) for reign, results in reigns)
-    last = reigns[-1][1] if reigns else []
     causes = sorted(
         {cause for generation in generations for cause in generation.failures},
         key=lambda cause: (-generations[-1].failures.get(cause, 0), cause),
     )
-    classes = tuple(_class(cause, generations, last, buckets or {}) for cause in causes)
+    classes = tuple(_class(cause, generations) for cause in causes)
     return Mined(generations, classes, _stubborn(tried, dev))
-
-
-def bucketed(starts: Iterable[tuple[str, Mapping[str, float]]], most: int = 3) -> dict[str, str]:
-    """Return the bucket of each start: on which side of the median each of its first `most` coordinates lies."""
-    listed = list(starts)
-    names = list(listed[0][1])[:most] if listed else []
-    middles = {name: sorted(place[name] for _, place in listed)[len(listed) // 2] for name in names}
-    return {
-        start_id: ", ".join(f"{name} {'high' if place[name] >= middles[name] else 'low'}" for name in names)
-        for start_id, place in listed
-    }
 
 
 def text(mined: Mined) -> str:
@@ -121,9 +93,6 @@ def text(mined: Mined) -> str:
         )
         said = [item.trend] if item.trend != "steady" else []
         said += [f"in each of the last {PERSISTING} generations"] if item.persists else []
-        worst = max(item.buckets, key=lambda bucket: item.buckets[bucket], default=ALL)
-        if worst != ALL and len(item.buckets) > 1:
-            said.append(f"most where {worst} ({item.buckets[worst]:.0%})")
         lines.append("; ".join([f"{item.cause}: {counts}", *said]))
     for start in mined.stubborn[:SHOWN]:
         lines.append(
@@ -148,17 +117,10 @@ def _generation(incumbent_id: int, results: Sequence[DevResult]) -> Generation:
     return Generation(incumbent_id, len(results), Counter(_cause(result) for result in results if not result.success))
 
 
-def _class(
-    cause: str, generations: Sequence[Generation], last: Sequence[DevResult], buckets: Mapping[str, str]
-) -> FailureClass:
+def _class(cause: str, generations: Sequence[Generation]) -> FailureClass:
     counts = tuple(generation.failures.get(cause, 0) for generation in generations)
-    attempts = Counter(buckets.get(result.start_id, ALL) for result in last)
-    failed = Counter(
-        buckets.get(result.start_id, ALL) for result in last if not result.success and _cause(result) == cause
-    )
     persists = len(counts) >= PERSISTING and all(counts[-PERSISTING:])
-    shares = {bucket: failed[bucket] / attempts[bucket] for bucket in sorted(failed)}
-    return FailureClass(cause, counts, _trend(cause, generations), persists, shares)
+    return FailureClass(cause, counts, _trend(cause, generations), persists)
 
 
 def _trend(cause: str, generations: Sequence[Generation]) -> str:

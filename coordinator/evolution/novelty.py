@@ -1,4 +1,4 @@
-"""Whether two policies are the same, and how alike they are, whatever their comments and layout.
+"""Whether two policies are the same, whatever their comments and layout.
 
 Python counts as its syntax tree without docstrings, TOML and JSON as their content whatever the order of their keys,
 anything else as its bytes. A key is compared within one run only: another Python may write its trees in another way.
@@ -9,14 +9,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import re
 import tomllib
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
-TOKEN = re.compile(r"\w+|[^\w\s]")
 REMEMBERED = 256  # files: of two policies that are compared, most are the same
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -44,29 +41,6 @@ def normalised(name: str, data: bytes) -> bytes:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     return data
-
-
-def similar(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> float:
-    """Return how much of the two policies' tokens is in both, 0 to 1 (Jaccard's index, each token as often as it is).
-
-    1 for policies with the same key.
-    """
-    first, second = _tokens(one), _tokens(other)
-    either = (first | second).total()
-    return (first & second).total() / either if either else 1.0
-
-
-def _tokens(files: Mapping[str, bytes]) -> Counter[tuple[str, str]]:
-    return Counter((name, token) for name, data in files.items() for token in TOKEN.findall(_readable(name, data)))
-
-
-def _readable(name: str, data: bytes) -> str:
-    if name.endswith(".py"):
-        try:
-            return ast.unparse(_tree(data))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            pass
-    return normalised(name, data).decode(errors="replace")
 
 
 def _tree(data: bytes) -> ast.Module:

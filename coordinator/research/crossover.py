@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from itertools import combinations
 
-import numpy as np
-
-from coordinator.evolution.ideas import DevResult, ResearchContext, Standing
+from coordinator.evolution.archive import success_by_start
+from coordinator.evolution.ideas import ResearchContext, Standing
 from coordinator.research.option import Option
 from coordinator.research.reading import WHOLE, led
 from policies.interface import Value
@@ -20,7 +18,7 @@ MOST = 3
 
 def crossings(context: ResearchContext) -> list[Option]:
     """Return the pairs that complement one another best, each as one change."""
-    base = _by_start(context.dev)
+    base = success_by_start(context.dev)
     able = [item for item in context.standings if item.candidate_id and item.dev and led(item, context) >= LEAST_LEAD]
     pairs = [(_apart(one, other, base), one, other) for one, other in combinations(able, 2) if _differ(one, other)]
     best = sorted((pair for pair in pairs if pair[0] >= WINS_APART), key=lambda pair: -pair[0])[:MOST]
@@ -44,15 +42,7 @@ def _apart(one: Standing, other: Standing, base: dict[str, float]) -> int:
 
 
 def _wins(item: Standing, base: dict[str, float]) -> set[str]:
-    return {start for start, rate in _by_start(item.dev).items() if rate > base.get(start, 1.0) and rate > 0.5}
-
-
-def _by_start(dev: tuple[DevResult, ...]) -> dict[str, float]:
-    """Return the share of successes by start."""
-    results = defaultdict(list)
-    for item in dev:
-        results[item.start_id].append(item.success)
-    return {start: float(np.mean(successes)) for start, successes in results.items()}
+    return {start for start, rate in success_by_start(item.dev).items() if rate > base.get(start, 1.0) and rate > 0.5}
 
 
 def _differ(one: Standing, other: Standing) -> bool:

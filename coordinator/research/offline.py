@@ -6,7 +6,8 @@
   same proposal, before and after a restart.
 - Each kind of change is a module beside this one and lists its options. A kind is drawn by how often it paid for its
   robot time (`rates`), by whether it is fresh to a failure that persists (`persistence`), and by what its best option
-  deserves; then one of its options: those that claim to help against the failures seen and were tried little.
+  deserves; then one of its options: those that claim to help against the failures seen, double against those that grew
+  or that each of the last incumbents knew (`mining`), and were tried little.
 - It never proposes what is closed, and never runs dry: points of the race do not end.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from coordinator.research import (
     single,
 )
 from coordinator.research.option import Option
+from coordinator.research.persistence import lasting
 from coordinator.research.scales import canonical as canonical
 from coordinator.research.scales import text
 from policies.interface import Value
@@ -68,6 +71,7 @@ class OfflineResearcher:
         """Return a change that is not closed."""
         rng = self._draws(context, 0)
         space = self._space(context)
+        context = replace(context, failures=lasting(context))
         for option in self._in_order(space, context, rng):
             key = self._key(option, context)
             if key is not None and key not in context.known:

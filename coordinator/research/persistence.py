@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from coordinator.evolution.ideas import DevResult, ResearchContext
+from coordinator.evolution.mining import mine
 from coordinator.research.reading import dominant
 
 TESTS_A_GENERATION = 20  # tests without a gain count like a generation
 MOST = 1.0
+LONG = 2.0  # what a failure counts that lasts
 
 
 def persisted(context: ResearchContext) -> float:
@@ -40,6 +42,13 @@ def shifts(context: ResearchContext, kinds: tuple[str, ...]) -> dict[str, float]
     tried = Counter(item.kind for item in context.tried if item.verdict in ("reject", "inconclusive"))
     most = max(tried.values(), default=0)
     return {kind: 1.0 + generations * (1.0 - tried[kind] / most if most else 0.0) for kind in kinds}
+
+
+def lasting(context: ResearchContext) -> dict[str, float]:
+    """Return the incumbent's failures by class, those double that grew or that each of the last incumbents knew."""
+    classes = mine(context.tried, context.dev).classes
+    long = {item.cause for item in classes if item.persists or item.trend in ("grew", "new")}
+    return {cause: count * (LONG if cause in long else 1.0) for cause, count in context.failures.items()}
 
 
 def _dominant(dev: tuple[DevResult, ...]) -> str:

@@ -115,3 +115,14 @@ def test_it_is_never_longer_than_allowed_and_always_says_what_is_wanted() -> Non
         assert len(prompt.encode()) <= MOST_BYTES
         assert prompt.rstrip().endswith("end when both are there.")
     assert "[cut here]" in prompt
+
+
+def test_it_shows_what_lasts_and_the_best_of_each_approach() -> None:
+    seen = [
+        replace(tried(i), dev=DEV, verdict="accept" if i == 3 else "reject", parent_id=3 * (i > 3)) for i in (3, 4, 5)
+    ]
+    prompt = build(NOTES, replace(CONTEXT, tried=seen), LEFT, Robots())
+    assert "| near: 8/12 > 24/36" in prompt
+    assert "| dev-0001: failed 4 of 4 times by 4 policies, mostly near" in prompt
+    assert "| candidate 3 of 0, switch: Slower is better" in prompt
+    assert "best of each approach" not in build(NOTES, replace(CONTEXT, tried=()), LEFT, Robots())

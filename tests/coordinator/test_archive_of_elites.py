@@ -1,10 +1,7 @@
-"""Each cell keeps its best whatever the order; parents are drawn by what was seen, and a merge needs wins both ways."""
+"""Each cell keeps its best whatever the order."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +10,7 @@ from coordinator.evolution.archive import (
     NO_FAILURE,
     Cell,
     approach,
-    complement,
     dominant,
-    draw_parent,
     elites,
     success_by_start,
 )
@@ -78,41 +73,6 @@ def test_the_elites_are_the_same_whatever_the_order_and_nobody_in_their_cell_is_
         if item.dev:
             best = found[Cell(approach(item.kind, item.files), dominant(item.dev))]
             assert best.posterior >= (sum(r.success for r in item.dev) + 1) / (len(item.dev) + 2)
-
-
-def test_nobody_is_drawn_where_there_is_nobody() -> None:
-    assert draw_parent({}, {}, np.random.default_rng(0)) is None
-
-
-def drawn(used: dict[Cell, int], line: list[Tried]) -> Counter[int]:
-    found, rng = elites(line), np.random.default_rng(5)
-    picked = [draw_parent(found, used, rng) for _ in range(400)]
-    return Counter(item.candidate_id for item in picked if item is not None)
-
-
-def test_the_better_is_drawn_oftener_the_unsure_sometimes_and_the_much_used_less() -> None:
-    line = [tried(1, "s" * 18 + "mm", "a"), tried(2, "m" * 18 + "ss", "b"), tried(3, "ms", "c")]
-    counts = drawn({}, line)
-    assert counts[1] > counts[3] > counts[2]
-    assert counts[3] > 4
-    used = {cell: 99 for cell, elite in elites(line).items() if elite.candidate_id == 1}
-    assert drawn(used, line)[1] < counts[1]
-
-
-def test_the_same_seed_draws_the_same() -> None:
-    line = [tried(1, "smm", "a"), tried(2, "ssm", "b")]
-    assert drawn({}, line) == drawn({}, line)
-
-
-@LAW
-@given(st.text("ms", max_size=8), st.text("ms", max_size=8))
-def test_a_merge_needs_wins_both_ways(one: str, other: str) -> None:
-    count = complement(attempts(one), attempts(other))
-    assert count == complement(attempts(other), attempts(one))
-    wins = sum(pair == ("s", "m") for pair in zip(one, other, strict=False))
-    losses = sum(pair == ("m", "s") for pair in zip(one, other, strict=False))
-    assert count == min(wins, losses)
-    assert complement(attempts(one), attempts(one)) == 0
 
 
 def test_success_by_start_is_a_rate() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.evolution.ideas import DevResult, Tried
-from coordinator.evolution.mining import Mined, bucketed, mine, text
+from coordinator.evolution.mining import Mined, mine, text
 
 LAW = settings(deadline=None, max_examples=60)
 
@@ -33,7 +33,7 @@ def found(mined: Mined, cause: str) -> tuple[tuple[int, ...], str, bool]:
 
 def test_nothing_tried_is_nothing_found() -> None:
     empty = mine([], ())
-    assert (empty.generations, empty.classes, empty.stubborn, empty.weights(), text(empty)) == ((), (), (), {}, "")
+    assert (empty.generations, empty.classes, empty.stubborn, text(empty)) == ((), (), (), "")
     assert mine([tried(1, 0, "")], ()).generations == ()
 
 
@@ -86,24 +86,6 @@ def test_a_start_is_stubborn_that_several_policies_tried_and_none_solved() -> No
     assert mine([alone], ()).stubborn == ()
 
 
-def test_buckets_say_where_a_class_is_at_home() -> None:
-    starts = [(f"dev-{k:02d}", {"x_m": float(k), "y_m": float(-k)}) for k in range(4)]
-    buckets = bucketed(starts)
-    assert buckets["dev-00"] == "x_m low, y_m high"
-    assert buckets["dev-03"] == "x_m high, y_m low"
-    mined = mine([], attempts("mmss"), buckets)
-    [missed] = mined.classes
-    assert missed.buckets["x_m low, y_m high"] == 1.0
-    assert "most where x_m low, y_m high" in text(mine([], attempts("mmms"), buckets))
-    assert bucketed([]) == {}
-    assert set(bucketed(starts, 1).values()) == {"x_m low", "x_m high"}
-
-
-def test_what_persists_or_grew_deserves_a_cure_twice() -> None:
-    mined = mine([tried(1, 0, "m" * 2 + "s" * 18, "accept")], attempts("m" * 4 + "f" * 8 + "s" * 8))
-    assert mined.weights() == pytest.approx({"missed": 4 / 20, "forced": 16 / 20})
-
-
 def test_a_failure_without_a_class_has_a_name_too() -> None:
     assert mine([], attempts("u")).classes[0].cause == "unknown"
 
@@ -113,7 +95,7 @@ OUTCOMES = st.text("mfs", max_size=12)
 
 @LAW
 @given(st.lists(st.tuples(st.integers(0, 3), OUTCOMES), max_size=6), OUTCOMES, st.randoms(use_true_random=False))
-def test_counts_add_up_weights_are_shares_and_the_order_of_attempts_never_counts(
+def test_counts_add_up_and_the_order_of_attempts_never_counts(
     rows: list[tuple[int, str]], now: str, random: object
 ) -> None:
     line = [tried(10 + k, parent, outcomes) for k, (parent, outcomes) in enumerate(rows)]
@@ -121,7 +103,6 @@ def test_counts_add_up_weights_are_shares_and_the_order_of_attempts_never_counts
     failures = sum(outcomes.count("m") + outcomes.count("f") for outcomes in [*(item for _, item in rows), now])
     assert sum(sum(item.counts) for item in mined.classes) == failures
     assert sum(item.attempts for item in mined.generations) == sum(len(item) for _, item in rows) + len(now)
-    assert sum(mined.weights().values()) == pytest.approx(1.0 if mined.weights() else 0.0)
     again = [
         Tried(*(*[getattr(item, name) for name in Tried.__dataclass_fields__][:-1], item.dev[::-1])) for item in line
     ]

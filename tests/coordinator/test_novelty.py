@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.evolution.novelty import key, normalised, similar
+from coordinator.evolution.novelty import key, normalised
 
 LAW = settings(deadline=None, max_examples=60)
 POLICY = '''"""Says what it does."""
@@ -80,9 +79,8 @@ def test_the_layout_of_json_never_counts(value: object) -> None:
 
 @LAW
 @given(st.binary(max_size=40), st.sampled_from(["a.py", "a.toml", "a.json", "a.bin"]))
-def test_any_bytes_have_a_key_and_are_like_themselves(data: bytes, name: str) -> None:
+def test_any_bytes_have_a_key(data: bytes, name: str) -> None:
     assert len(key({name: data})) == 64
-    assert similar({name: data}, {name: data}) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -115,26 +113,3 @@ def test_a_whole_number_is_the_same_with_a_point() -> None:
 def test_what_cannot_be_read_counts_as_its_bytes(name: str) -> None:
     for data in (b"\xff(", b"a = [" + b"[" * 50_000):
         assert normalised(name, data) == data
-
-
-FILES = st.dictionaries(
-    st.sampled_from(["a.py", "b.toml"]), st.sampled_from([b"x = 1", b"x = 2", b"y = 1\nx = 1", b""]), max_size=2
-)
-
-
-@LAW
-@given(FILES, FILES)
-def test_likeness_is_symmetric_between_0_and_1_and_1_for_the_same_key(
-    one: dict[str, bytes], other: dict[str, bytes]
-) -> None:
-    likeness = similar(one, other)
-    assert likeness == similar(other, one)
-    assert 0.0 <= likeness <= 1.0
-    if key(one) == key(other):
-        assert likeness == 1.0
-
-
-def test_likeness_is_the_share_of_tokens_in_both() -> None:
-    assert similar({"a.py": b"x = 1"}, {"a.py": b"x = 2  # two"}) == pytest.approx(2 / 4)
-    assert similar({"a.py": b"x = 1"}, {"b.py": b"x = 1"}) == 0.0
-    assert math.isclose(similar({"a.py": python(1, POLICY)}, {"a.py": python(1, PLAIN)}), 1.0)

@@ -10,6 +10,7 @@ import pytest
 from coordinator.evolution.ideas import DevResult, Played, ResearchContext, Standing, Tried
 from coordinator.research import combine, crossover, local, merge, play, programs, racing, simplify
 from coordinator.research.offline import OfflineResearcher
+from coordinator.research.persistence import lasting
 from coordinator.research.scales import canonical, share_of
 from policies.interface import Value
 from policies.skills.program import PROGRAM, check, read_steps, write_steps
@@ -294,3 +295,11 @@ def test_notes_that_are_no_rows_are_passed_over(text: str) -> None:
 
 def test_a_policy_that_does_not_play_is_not_asked_to() -> None:
     assert OfflineResearcher(replace(SPACE, play=None), 1).play(context()) is None
+
+
+def test_failures_that_are_new_count_twice_when_a_cure_is_chosen() -> None:
+    before = replace(tried(1, "switch", {}, 0.0, "+" * 18 + ".."), verdict="accept", parent_id=0)
+    shown = context(tried=(before,), dev=(*results("+" * 8 + "...."), *results("." * 8, "forced")))
+    shown = replace(shown, failures={"missed": 4, "forced": 8, "late": 1})
+    assert lasting(shown) == {"missed": 4.0, "forced": 16.0, "late": 1.0}
+    assert lasting(replace(shown, tried=())) == {"missed": 4.0, "forced": 8.0, "late": 1.0}
