@@ -209,6 +209,11 @@ class Campaign:
         return self._book.incumbent
 
     @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every candidate there was, in their order."""
+        return tuple(self._book.candidates.values())
+
+    @property
     def waits_for(self) -> tuple[str, ...]:
         """The assignments that are out."""
         return tuple(self._slots.out)

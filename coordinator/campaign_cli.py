@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from coordinator.agents_cli import agents, transcripts
 from coordinator.errors import CoordinatorError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ RAN = "SELECT COALESCE(SUM(ran_s), 0) / 60 FROM campaign_sessions"
 campaign_app = typer.Typer(
     no_args_is_help=True, help="Start campaigns, let them go on, list them.", rich_markup_mode=None
 )
+campaign_app.command("agents")(agents)
+campaign_app.command("transcripts")(transcripts)
 
 
 @campaign_app.command("start")
@@ -54,19 +57,38 @@ def start_campaign(
     station_minutes: Annotated[
         float, typer.Option(min=0.0, help="of a station, after which it rests rather than plays; 0 for no bound")
     ] = 0.0,
+    researcher: Annotated[
+        list[str], typer.Option(help="who proposes: offline, claude-api, claude-code, codex or kimi; or NAME:COUNT")
+    ] = [],  # noqa: B006
+    no_offline: Annotated[bool, typer.Option("--no-offline", help="ask the agents only")] = False,
+    model: Annotated[list[str], typer.Option(help="of all agents, or NAME=MODEL of one")] = [],  # noqa: B006
+    budget_usd: Annotated[float | None, typer.Option(min=0.0, help="for the models of all agents together")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(min=0, help="of all agents together, in and out")] = None,
+    agent_minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="that all agents together may think, in wall time of each")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="a table of prices of models; the one that ships without")] = None,
+    unsafe_agent: Annotated[
+        bool, typer.Option("--unsafe-agent", help="run agents without a cage; what they find proves nothing then")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,
     runs: Annotated[Path, typer.Option(help="where the folder of the run is made")] = Path("runs"),
 ) -> None:
     """Take a fleet of emulated arms from failing to succeeding, and sum up.
 
-    Everything runs on this machine; Ctrl-C ends it in order, and `campaign resume` lets it go on.
+    Everything but an agent's model runs on this machine; Ctrl-C ends it in order, and `campaign resume` lets it go on.
+    Agents need the key of their model's vendor: ANTHROPIC_API_KEY, OPENAI_API_KEY or MOONSHOT_API_KEY, and reach it at
+    the matching ..._BASE_URL. The offline researcher needs none and is asked too, unless --no-offline is said.
 
     Examples:
 
       enpire-coord campaign start --budget-minutes 30 --audit 50
 
       enpire-coord campaign start --edges 2 --seed 7 --target 24 --heldout 25 --json
+
+      enpire-coord campaign start --researcher claude-code:2 --researcher codex --budget-usd 20
     """
+    from coordinator.agents.hiring import Wanted
     from coordinator.campaign_run import Plan, start
     from coordinator.scheduling.wear import WearBudget
 
@@ -75,7 +97,11 @@ def start_campaign(
         raise typer.Exit(REFUSED)
     wear = WearBudget(play_per_hour, station_minutes)
     began_unix_s = time.time() - age_s()
-    plan = Plan(edges, task, seed, budget_minutes, pace, runs, began_unix_s, target, heldout, audit, wear)
+    wanted = Wanted(
+        tuple(researcher), not no_offline, tuple(model), str(prices.resolve()) if prices else "", budget_usd,
+        budget_tokens, agent_minutes, unsafe_agent,
+    )  # fmt: skip
+    plan = Plan(edges, task, seed, budget_minutes, pace, runs, began_unix_s, target, heldout, audit, wear, wanted)
     run_and_tell(lambda display: start(plan, display), as_json)
 
 
@@ -85,19 +111,24 @@ def resume_campaign(
     budget_minutes: Annotated[
         float | None, typer.Option(min=0.05, help="wall time over all its processes; as it was begun without it")
     ] = None,
+    no_agents: Annotated[
+        bool, typer.Option("--no-agents", help="ask the offline researcher only, from now on")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,
 ) -> None:
     """Let a campaign go on where it was: nothing is lost, and nothing is decided twice.
+
+    Its agents go on too, with what is left of their budgets, and need the keys of their vendors again.
 
     Examples:
 
       enpire-coord campaign resume runs/2026-11-01-120000-seed1
 
-      enpire-coord campaign resume runs/2026-11-01-120000-seed1 --budget-minutes 60
+      enpire-coord campaign resume runs/2026-11-01-120000-seed1 --budget-minutes 60 --no-agents
     """
     from coordinator.campaign_run import resume
 
-    run_and_tell(lambda display: resume(run_dir, display, budget_minutes), as_json)
+    run_and_tell(lambda display: resume(run_dir, display, budget_minutes, no_agents), as_json)
 
 
 @campaign_app.command("list")

@@ -14,11 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from coordinator.agents.crew import Crew, Place
+from coordinator.agents.hiring import Wanted, hire
 from coordinator.campaign import Campaign
 from coordinator.conduct import FINISHED, Conductor, Limits
 from coordinator.display import Display
@@ -67,6 +69,7 @@ class Plan:
     heldout: int = HELDOUT
     audit: int = 0
     wear: WearBudget = field(default_factory=WearBudget)
+    wanted: Wanted = field(default_factory=Wanted)
 
 
 def start(plan: Plan, display: Display) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def start(plan: Plan, display: Display) -> dict[str, Any]:
         CoordinatorError: it could not begin, or something failed on the way; the message says what to do.
     """
     policy, _, _ = _read_task(plan.task)
+    hire(plan.wanted)  # so that what cannot run is refused before anything is made
     with Interrupt().watched() as interrupt, locked(plan.runs):
         folder = make_folder(plan.runs, plan.seed)
         with Store(folder / DATABASE) as store, Network(free_endpoint()) as network:
@@ -93,11 +97,14 @@ def start(plan: Plan, display: Display) -> dict[str, Any]:
         return _sum_up(plan, folder, conductor, display)
 
 
-def resume(folder: Path, display: Display, budget_minutes: float | None = None) -> dict[str, Any]:
+def resume(
+    folder: Path, display: Display, budget_minutes: float | None = None, no_agents: bool = False
+) -> dict[str, Any]:
     """Let the campaign of a run go on where it was, and return its summary.
 
     Args:
         budget_minutes: of wall time over all its processes; None for what it was begun with.
+        no_agents: ask the offline researcher only.
 
     Raises:
         CoordinatorError: it has reached its target, cannot go on, or something failed on the way.
@@ -109,6 +116,9 @@ def resume(folder: Path, display: Display, budget_minutes: float | None = None) 
         with Store(folder / DATABASE) as store, Network(free_endpoint()) as network:
             _log_to(folder)
             plan = _plan(store, folder, budget_minutes)
+            if no_agents:
+                plan = _without_agents(plan, store)
+            hire(plan.wanted)
             run = _Run(plan, folder, store, network, Lab.of(folder), display, interrupt)
             conductor = run.go_on()
             run.conduct(conductor)
@@ -195,9 +205,12 @@ class _Run:
         title = f"{plan.task}, {plan.edges} emulated station{'s' * (plan.edges != 1)}, seed {plan.seed}"
         limits = Limits(title, plan.target, 60.0 * plan.budget_minutes, lambda: self._interrupt.count)
         researcher = OfflineResearcher(load_space(folder / "policy"), plan.seed, self._key_of)
+        place = Place(plan.task, folder, plan.seed, lambda: plan.budget_minutes - self._elapsed_s(time.time()) / 60.0)
+        crew = Crew(plan.wanted, place, self._store)
         conductor = Conductor(
-            plan.task, folder, journal, researcher, self._publisher, self._network, fleet, self._display, limits
-        )
+            plan.task, folder, journal, researcher if plan.wanted.offline else None, crew, self._publisher,
+            self._network, fleet, self._display, limits,
+        )  # fmt: skip
         self._elapsed_s = conductor.elapsed_s
         return conductor
 
@@ -229,7 +242,7 @@ def _row(plan: Plan, campaign_id: str) -> dict[str, Any]:
         "target_trials": plan.heldout,
         "budget_minutes": plan.budget_minutes,
         "started_unix_s": time.time(),
-        "options": {"pace": plan.pace, "audit": plan.audit},
+        "options": {"pace": plan.pace, "audit": plan.audit, "agents": plan.wanted.to_json()},
     }
 
 
@@ -251,8 +264,19 @@ def _plan(store: Store, folder: Path, budget_minutes: float | None) -> Plan:
             db.execute("UPDATE campaigns SET budget_minutes = ?", (budget,))
     return Plan(
         edges, task, seed, budget, more.get("pace", 0.0), folder.parent, began_unix_s, target, heldout,
-        more.get("audit", 0),
+        more.get("audit", 0), wanted=Wanted(**more.get("agents", {})),
     )  # fmt: skip
+
+
+def _without_agents(plan: Plan, store: Store) -> Plan:
+    """Return the plan with the offline researcher only, and let it stay so."""
+    wanted = Wanted()
+    with store.transaction() as db:
+        db.execute(
+            "UPDATE campaigns SET options = json_set(options, '$.agents', json(?))", (json.dumps(wanted.to_json()),)
+        )
+        db.execute("DELETE FROM lane_orders")
+    return replace(plan, wanted=wanted)
 
 
 def _read_task(task: str) -> tuple[Path, PolicySpace, Starts]:

@@ -12,16 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.agents.crew import Crew
 from coordinator.display import Display, View
 from coordinator.errors import CoordinatorError
-from coordinator.evolution.ideas import Researcher
+from coordinator.evolution.ideas import ResearchContext, Researcher
 from coordinator.fleet import Fleet, FleetError
 from coordinator.journal import Journal
 from coordinator.network import Message, Network
 from coordinator.publish.publisher import Publisher
 from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
-from coordinator.scheduling.work import Attempt
+from coordinator.scheduling.work import OFFLINE, Attempt
 from coordinator.sessions import Session
 from policies.space import SpaceError
 
@@ -56,22 +57,23 @@ class Conductor:
     """Everything that a running campaign consists of."""
 
     def __init__(
-        self, task: str, folder: Path, journal: Journal, researcher: Researcher, publisher: Publisher,
-        network: Network, fleet: Fleet, display: Display, limits: Limits,
+        self, task: str, folder: Path, journal: Journal, researcher: Researcher | None, crew: Crew,
+        publisher: Publisher, network: Network, fleet: Fleet, display: Display, limits: Limits,
     ) -> None:  # fmt: skip
+        """Prepare; `researcher` costs nothing to ask and answers at once, None where it is not wanted."""
         store = publisher.store
         self.roster = Roster(fleet.names)
         desk = Desk(self._next_work, journal.record, journal.expire, journal.station)
         self._reception = Reception(task, store, publisher.lab.repository, self.roster, desk, folder)
         self._task, self._publisher = task, publisher
-        self._journal, self._researcher = journal, researcher
+        self._journal, self._researcher, self._crew = journal, researcher, crew
         self._store, self._network, self._fleet = store, network, fleet
         self._display, self._limits = display, limits
         self._started_unix_s = time.time()
         self._session = Session(store, self._started_unix_s)
         self._trouble = ""  # the last thing that went wrong here while a message was taken in
         self._ready_unix_s: float | None = None  # since when all stations run
-        self._tend_at_s = 0.0
+        self._tend_at_s = self._take_at_s = 0.0
         self._show_at_s = 0.0
 
     def restore(self) -> None:
@@ -106,6 +108,7 @@ class Conductor:
             return why
         finally:
             self._fleet.kill()
+            self._crew.close()
             self._display.stop()
 
     # -- what the reception asks --------------------------------------------------------------------------------------
@@ -119,21 +122,49 @@ class Conductor:
         return attempts
 
     def _ask(self, now_unix_s: float) -> None:
-        """Ask the researcher for what the campaign wants; one that has nothing left to propose is passed over."""
+        """Have researchers think about what the campaign wants; one with nothing left to propose is passed over."""
+        self._ask_to_play(now_unix_s)
+        for _ in range(MOST_PROPOSALS):
+            names = [*self._crew.idle(), *([OFFLINE] if self._researcher is not None else [])]
+            if not names or self._journal.wants(now_unix_s, names[0]) is None:
+                return
+            name = self._crew.choose(names, self._journal.campaign.candidates)
+            context = self._journal.wants(now_unix_s, name)
+            if context is None:
+                return
+            if name != OFFLINE:
+                self._crew.think(name, context, now_unix_s)
+            elif not self._propose(context, now_unix_s):
+                return
+
+    def _ask_to_play(self, now_unix_s: float) -> None:
         journal, researcher = self._journal, self._researcher
-        if (context := journal.wants_play(now_unix_s, researcher.name)) is not None:
+        if researcher is not None and (context := journal.wants_play(now_unix_s, researcher.name)) is not None:
             play = researcher.play(context)
             if play is not None:
                 journal.play(play, researcher.name, now_unix_s)
-        for _ in range(MOST_PROPOSALS):
-            if (context := journal.wants(now_unix_s, researcher.name)) is None:
-                return
-            try:
-                proposal = researcher.propose(context)
-            except SpaceError as error:
-                self._told_once(str(error))
-                return
-            journal.propose(proposal, researcher.name, now_unix_s)
+
+    def _propose(self, context: ResearchContext, now_unix_s: float) -> bool:
+        """Hand in what the researcher that costs nothing proposes; return whether there was anything."""
+        assert self._researcher is not None
+        try:
+            proposal = self._researcher.propose(context)
+        except SpaceError as error:
+            self._told_once(str(error))
+            return False
+        self._journal.propose(proposal, self._researcher.name, now_unix_s)
+        return True
+
+    def _take_offers(self, now_s: float) -> None:
+        """Hand in what agents brought; what cannot be handed in now is tried again a little later."""
+        if now_s < self._take_at_s:
+            return
+        try:
+            for line in self._crew.take(self._journal, time.time()):
+                self._display.say(line, "yellow")
+        except (CoordinatorError, OSError) as error:
+            self._take_at_s = now_s + TEND_PERIOD_S
+            self._told_once(str(error))
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -149,8 +180,10 @@ class Conductor:
         if self._ready_unix_s is None:
             self._start_rest()
         now_s = time.monotonic()
+        self._take_offers(now_s)
         if now_s >= self._tend_at_s:
             self._tend_at_s = now_s + TEND_PERIOD_S
+            self._tend_crew()
             self._reception.tend(time.time())
             self._publisher.lab.renew()
             self._tend_fleet()
@@ -207,6 +240,14 @@ class Conductor:
         if self._fleet.hopeless:
             raise FleetError(f"every station refused to run: {self._fleet.last_refusal}")
 
+    def _tend_crew(self) -> None:
+        try:
+            for line in self._crew.tend(time.time()):
+                LOG.info("%s", line)
+                self._display.say(line, "yellow")
+        except (CoordinatorError, OSError) as error:  # a full disk, say; the next time tries again
+            self._told_once(str(error))
+
     def _bring_home(self) -> None:
         """Start the stations of a campaign that has ended, for what they hold; no work is handed out."""
         self._reception.closed = True
@@ -216,6 +257,7 @@ class Conductor:
 
     def _end(self) -> None:
         self._reception.closed = True
+        self._crew.halt()
         self._display.say("ending: stations finish what they are doing and send it")
         self._serve_while(lambda: self._store.recordings_missing() > 0, RECORDINGS_GRACE_S)
         self._fleet.ask_stop()

@@ -6,6 +6,8 @@
   that would fail again, for a refused key or a spent budget, is halted and says why until somebody resumes it.
 - An agent's files are whole files, made of the incumbent that it was shown. Where that is not the incumbent any more,
   whoever takes the offer must merge: base is the context's files, one side the new incumbent, the other the proposal.
+- Whoever takes an offer says whether it was any use, by `taken` or `turned_down`: a researcher whose ideas are not
+  wanted rests too, so that it does not spend its budget on saying the same again.
 - Lanes can be added, paused, resumed and removed while others think. Pausing ends what a lane is thinking.
 """
 
@@ -23,6 +25,7 @@ from coordinator.evolution.ideas import Proposal, ProposalRefused, ResearchConte
 
 LOG = logging.getLogger(__name__)
 SHORTEST_REST_S, LONGEST_REST_S = 10.0, 600.0
+DOUBLINGS = 16  # that are counted; long before that the longest rest is reached
 
 
 class LaneError(CoordinatorError):
@@ -128,6 +131,24 @@ class Lanes:
             come, self._offers = self._offers, []
             return come
 
+    def taken(self, name: str) -> None:
+        """Note that what a lane brought was wanted: its next failure is the first one again."""
+        with self._lock:
+            if name in self._lanes:
+                self._lanes[name].in_a_row = 0
+
+    def turned_down(self, name: str, why: str, now_s: float) -> None:
+        """Note that what a lane brought was not wanted: it rests as after a failure."""
+        with self._lock:
+            if name in self._lanes:
+                _rest(self._lanes[name], why, now_s)
+
+    def halt(self, why: str) -> None:
+        """Pause all lanes that are not halted."""
+        with self._lock:
+            for lane in self._lanes.values():
+                lane.halted = lane.halted or why
+
     def states(self, now_s: float) -> list[LaneState]:
         """Return how every lane is."""
         with self._lock:
@@ -138,10 +159,9 @@ class Lanes:
 
     def close(self, wait_s: float = 10.0) -> None:
         """End all thinking, and wait until it has ended."""
+        self.halt("the campaign is over")
         with self._lock:
             lanes = list(self._lanes.values())
-            for lane in lanes:
-                lane.halted = lane.halted or "the campaign is over"
         until_s = time.monotonic() + wait_s
         while any(lane.thinking for lane in lanes) and time.monotonic() < until_s:
             time.sleep(0.02)
@@ -182,11 +202,15 @@ def _state(lane: _Lane, now_s: float) -> str:
 def _note(lane: _Lane, failure: str, lasting: bool, now_s: float) -> None:
     if not failure:
         lane.proposals += 1
-        lane.in_a_row, lane.why = 0, ""
+        lane.why = ""
         return
     lane.failures += 1
-    lane.why = failure
-    lane.rests_until_s = now_s + min(SHORTEST_REST_S * 2**lane.in_a_row, LONGEST_REST_S)
-    lane.in_a_row += 1
+    _rest(lane, failure, now_s)
     if lasting and lane.halted is None:
         lane.halted = failure
+
+
+def _rest(lane: _Lane, why: str, now_s: float) -> None:
+    lane.why = why
+    lane.rests_until_s = now_s + min(SHORTEST_REST_S * 2 ** min(lane.in_a_row, DOUBLINGS), LONGEST_REST_S)
+    lane.in_a_row += 1

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import base64
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +34,7 @@ LONGEST_ANSWER = 16_000  # tokens
 TURNS = 60
 RETRIES = 4
 TIMEOUT_S = 600.0
+WATCH_S = 0.1
 PICTURES = 4
 CACHED = {"cache_control": {"type": "ephemeral"}}
 SYSTEM = "You are a careful researcher in a robot lab. You work with the tools that you have and end with `submit`."
@@ -76,7 +79,9 @@ class MessagesResearcher:
         ):
             tools = FileTools(self._assignment.tree(context), self._assignment.surface(context))
             until_s = time.monotonic() + self._wall_s
-            return _Talk(self, model, client, proxy, transcript, tools, until_s).proposal(self._first_message(context))
+            talk = _Talk(self, model, client, proxy, transcript, tools, until_s)
+            with talk.watched():
+                return talk.proposal(self._first_message(context))
 
     def _proxy(self, path: Path) -> ModelProxy:
         model = self._model
@@ -100,6 +105,24 @@ class _Talk:
     transcript: TextIO
     tools: FileTools
     until_s: float
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """End what is asked of the model as soon as it is in vain: an answer that does not come checks nothing."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(WATCH_S):
+                if self.owner.stop() is not None or time.monotonic() > self.until_s:
+                    self.proxy.hang_up()
+
+        watcher = threading.Thread(target=watch, name=f"watch of {self.owner.name}", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def proposal(self, question: list[dict[str, Any]]) -> Proposal:
         """Talk until a change is handed in and admitted."""

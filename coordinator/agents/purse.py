@@ -62,6 +62,16 @@ class Purse:
         self._refused: str | None = None
 
     @property
+    def budget(self) -> Budget:
+        """What may be used up, this purse's own."""
+        return self._budget
+
+    def allow(self, budget: Budget) -> None:
+        """Put another budget in this one's place; what was spent and set aside stays so."""
+        with self._lock:
+            self._budget = budget
+
+    @property
     def spent(self) -> Cost:
         """What was booked."""
         return self._spent

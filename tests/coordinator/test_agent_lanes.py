@@ -113,6 +113,12 @@ def test_a_lane_that_fails_again_rests_longer_and_a_good_one_is_forgiven() -> No
     lanes.think("one", CONTEXT, now_s)
     wait(lanes, 1)
     assert lanes.idle(now_s) == ["one"]
+    lanes.turned_down("one", "it is in test", now_s)
+    assert round(lanes._lanes["one"].rests_until_s - now_s) == rests[-1]
+    lanes.taken("one")
+    lanes.turned_down("one", "it is in test", now_s)
+    assert round(lanes._lanes["one"].rests_until_s - now_s) == rests[0]
+    assert lanes.idle(now_s) == []
 
 
 def test_lanes_come_and_go_while_others_think() -> None:

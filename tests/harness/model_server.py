@@ -79,6 +79,10 @@ class ModelServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http.server_address[1]}"
 
+    def steps(self, path: str, body: dict[str, Any]) -> Sequence[Step]:
+        """Return the script of the conversation that a question belongs to."""
+        return self.script
+
     def next_fault(self) -> Fault | None:
         number = len(self.asked) - 1
         return self.faults[min(number, len(self.faults) - 1)] if self.faults else None
@@ -131,9 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         results = count_results(path, body)
-        step = (
-            model.script[results] if results < len(model.script) and body.get("tools") else Step("say", content="done")
-        )
+        script = model.steps(path, body) if body.get("tools") else ()
+        step = script[results] if results < len(script) else Step("say", content="done")
         if kind == "endless":
             return self._endless(path, body, model)
         bill = model.bill()
