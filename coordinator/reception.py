@@ -24,9 +24,9 @@ from coordinator.roster import MOST_FAILED_RESETS, Roster
 from coordinator.scheduling.work import Attempt
 from coordinator.store import Ingested, Store
 from edge.records import Trial, encode
+from edge.wire.targets import PIECE_BYTES
 
 LOG = logging.getLogger("coordinator.reception")
-MOST_TRUST_BYTES = 256 << 10  # in one answer
 # A station's newest ledger holds them: what an older one held was taken back before the newer was written down.
 LEASED = """
 SELECT assignment_id, assignments.edge, epoch, expires_unix_s FROM assignments JOIN stations USING (edge)
@@ -205,7 +205,7 @@ class Reception:
 
     def _trust(self, question: Question) -> None:
         """Answer with a piece of a public file of the repository."""
-        found = self._repository.piece(question.name, read_offset(question.attachment), MOST_TRUST_BYTES)
+        found = self._repository.piece(question.name, read_offset(question.attachment), PIECE_BYTES)
         if found is None:
             question.refuse(NO_SUCH_FILE)
         else:

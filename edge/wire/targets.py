@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 TRUST = "trust"  # the topic under which an edge asks for a file of the repository
-PIECE_BYTES = 256 << 10  # of a file in one answer
+PIECE_BYTES = 32 << 10  # of a file in one answer: it comes within a question's time on the slowest link that is borne
 NOT_FOUND = "404"  # the only answer that says that a file does not exist
 
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"

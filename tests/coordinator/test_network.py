@@ -22,7 +22,7 @@ from coordinator.evolution.records import CandidateMade, HypothesisMade
 from coordinator.network import Network, NetworkError, Presence, Question, free_endpoint
 from coordinator.publish.keys import Keyring
 from coordinator.publish.repository import Repository
-from coordinator.reception import MOST_TRUST_BYTES, Desk, Reception
+from coordinator.reception import Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import FILE, Store
 from edge.ledger import Ledger
@@ -32,6 +32,7 @@ from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings
 from edge.wire import key_of
+from edge.wire.targets import PIECE_BYTES
 from tests.harness.lab_folder import supplied
 
 NOW_S = 1_700_000_000.0
@@ -310,12 +311,12 @@ def test_what_stations_trust_is_sent_file_by_file_and_piece_by_piece(lab: Lab) -
     def piece(path: str, offset: int) -> Any:
         return msgpack.unpackb(lab.ask(f"trust/{path}", b"", msgpack.packb({"offset": offset})))
 
-    large = lab.repository.offer_candidate("push_t", secrets.token_bytes(MOST_TRUST_BYTES + 5), lab.ring)
+    large = lab.repository.offer_candidate("push_t", secrets.token_bytes(PIECE_BYTES + 5), lab.ring)
     path = f"targets/candidates/push_t/{large}.{large}.tar.zst"
     whole = lab.repository.file(path)
     assert whole is not None
-    assert piece(path, 0) == {"total": len(whole), "data": whole[:MOST_TRUST_BYTES]}
-    assert piece(path, MOST_TRUST_BYTES) == {"total": len(whole), "data": whole[MOST_TRUST_BYTES:]}
+    assert piece(path, 0) == {"total": len(whole), "data": whole[:PIECE_BYTES]}
+    assert piece(path, PIECE_BYTES) == {"total": len(whole), "data": whole[PIECE_BYTES:]}
     assert piece("metadata/timestamp.json", 0)["data"] == lab.repository.file("metadata/timestamp.json")
 
 

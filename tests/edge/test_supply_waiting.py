@@ -19,14 +19,15 @@ from edge.trust.folder import FolderFetcher
 from edge.trust.parts import verify
 from edge.uplink.network import Coordinator
 from edge.uplink.supply import NotSupplied, StillComing, Supply
-from edge.uplink.weights import AFTER_NO_ANSWER_S, PART_BYTES, PAUSE_S
+from edge.uplink.weights import AFTER_NO_ANSWER_S, PAUSE_S
+from edge.wire.targets import PIECE_BYTES
 from policies.bundle import read_unpacked
 from tests.harness.lab_folder import LabFolder
 from tests.harness.supply_world import DAY_S, TODAY_S, Station, supplied_station, weighty
 from tests.harness.uplink_world import NOW_S, Desk, connected
 
 ROLL = random.Random(7)
-FIRST, SECOND, THIRD = (ROLL.randbytes(2 * PART_BYTES + size) for size in (1, 2, 3))
+FIRST, SECOND, THIRD = (ROLL.randbytes(2 * PIECE_BYTES + size) for size in (1, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +159,11 @@ def test_bundles_that_wait_take_turns_and_each_says_so_but_once(
         with pytest.raises(StillComing):
             here.supply.bring(bundle)
     here.turn()
-    assert here.arrived_bytes() == 3 * PART_BYTES
+    assert here.arrived_bytes() == 3 * PIECE_BYTES
     with caplog.at_level(logging.INFO, logger="edge.uplink"):
         for _ in bundles:
             here.supply.turn()
-        assert [path.stat().st_size for path in here.settings.weights.iterdir()] == [2 * PART_BYTES] * 3
+        assert [path.stat().st_size for path in here.settings.weights.iterdir()] == [2 * PIECE_BYTES] * 3
         silent(here, FIRST, SECOND, THIRD)
         for _ in range(30):
             here.supply.turn()
@@ -209,7 +210,7 @@ def test_a_file_that_was_found_whole_is_read_again_only_where_it_changed(
     bring_whole(here, bundle)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 1000, PART_BYTES])
+@pytest.mark.parametrize("chunk_bytes", [1, 1000, PIECE_BYTES])
 def test_a_turn_ends_with_the_first_bytes_that_come_after_its_time(here: Station, chunk_bytes: int) -> None:
     class Thin(FolderFetcher):
         """A link over which every few bytes take a second."""
@@ -247,13 +248,13 @@ def test_a_finished_file_that_a_disk_damaged_comes_anew(here: Station, damaged: 
     assert (here.settings.bundles / bundle / "net.onnx").read_bytes() == FIRST
 
 
-@pytest.mark.parametrize("cut", [0, 1, PART_BYTES, PART_BYTES + 1, len(FIRST) - 1])
+@pytest.mark.parametrize("cut", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, len(FIRST) - 1])
 def test_a_copy_that_ends_too_early_leaves_what_has_come_and_the_rest_comes_from_another(
     here: Station, tmp_path: Path, cut: int
 ) -> None:
     name = name_of(FIRST)
     here.release_weights(FIRST)
-    here.trust.more_weights(name, here.settings.weights, PART_BYTES)
+    here.trust.more_weights(name, here.settings.weights, PIECE_BYTES)
     had = here.arrived_bytes()
     file = here.lab.repository.folder / "targets" / "weights" / f"{name}.{name}"
     file.write_bytes(FIRST[:cut])  # as on a stick that was full
@@ -268,7 +269,7 @@ def test_a_copy_that_ends_too_early_leaves_what_has_come_and_the_rest_comes_from
 def test_what_has_come_goes_where_more_comes_than_was_signed(here: Station) -> None:
     name = name_of(FIRST)
     here.release_weights(FIRST)
-    here.trust.more_weights(name, here.settings.weights, PART_BYTES)
+    here.trust.more_weights(name, here.settings.weights, PIECE_BYTES)
     (here.lab.repository.folder / "targets" / "weights" / f"{name}.{name}").write_bytes(FIRST + b"X")
     with pytest.raises(Tampered, match="more than the"):
         here.trust.weights(name, here.settings.weights)

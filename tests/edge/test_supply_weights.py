@@ -18,7 +18,8 @@ import pytest
 from edge.uplink.courier import AFTER_REFUSAL_S
 from edge.uplink.network import Coordinator
 from edge.uplink.supply import NotSupplied, StillComing, Supply
-from edge.uplink.weights import AFTER_TAMPERED_S, PART_BYTES
+from edge.uplink.weights import AFTER_TAMPERED_S
+from edge.wire.targets import PIECE_BYTES
 from policies.bundle import BundleMalformed, read_unpacked
 from tests.harness.lab_folder import LabFolder
 from tests.harness.supply_world import TODAY_S, Station, supplied_station, weighty
@@ -66,7 +67,7 @@ def test_weights_come_once_and_lie_beside_the_files_of_their_policy(here: Statio
         read_unpacked(net.parent)
 
 
-LARGE = random.Random(5).randbytes(4 * PART_BYTES + 1000)
+LARGE = random.Random(5).randbytes(4 * PIECE_BYTES + 1000)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_large_weights_come_a_part_a_turn_while_orders_and_leases_go_on(here: St
         here.courier.fetch_work(NOW_S)
         assert here.ledger.pending_count(NOW_S) == 1  # other work is not held up
         here.supply.turn()
-    assert sizes == [number * PART_BYTES for number in range(1, 5)]
+    assert sizes == [number * PIECE_BYTES for number in range(1, 5)]
     assert (here.settings.bundles / large / "net.onnx").read_bytes() == LARGE
     assert [path.name for path in here.settings.weights.iterdir()] == [hashlib.sha256(LARGE).hexdigest()]
 
@@ -110,7 +111,7 @@ def test_a_cut_after_any_part_loses_nothing_and_asks_for_no_byte_twice(here: Sta
     here.desk.unanswered = ("targets/weights/",)
     with pytest.raises(StillComing, match="no answer"):
         here.supply.bring(large)
-    assert here.arrived_bytes() == cut * PART_BYTES
+    assert here.arrived_bytes() == cut * PIECE_BYTES
     here.desk.unanswered = ()
     here.hurry()  # a power cut, besides
     for _ in range(4 - cut):

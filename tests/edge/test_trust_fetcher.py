@@ -13,8 +13,9 @@ from tuf.ngclient import FetcherInterface
 
 from edge.trust.bounded import rest_of
 from edge.trust.folder import FolderFetcher
+from edge.trust.parts import LEAST_BYTES_PER_S
 from edge.uplink.fetcher import ZenohFetcher
-from edge.uplink.network import Coordinator
+from edge.uplink.network import TIMEOUT_S, Coordinator
 from edge.wire import key_of
 from edge.wire.targets import PIECE_BYTES
 from tests.harness.uplink_world import EDGE, Desk, connected, open_question, refuse, say
@@ -124,3 +125,7 @@ def test_a_file_is_gone_on_from_any_byte_whoever_fetches_it(
     for one in (fetcher, FolderFetcher(tmp_path), FromTheStart()):
         assert b"".join(rest_of(one, "targets/a", offset)) == content[offset:]
     assert len(desk.asked) == max(-(-(len(content) - offset) // PIECE_BYTES), 1)  # of what was there, nothing again
+
+
+def test_a_piece_comes_within_a_questions_time_on_the_slowest_link_that_is_borne() -> None:
+    assert PIECE_BYTES / LEAST_BYTES_PER_S < TIMEOUT_S
