@@ -92,7 +92,7 @@ def hire(wanted: Wanted, environment: Mapping[str, str] | None = None) -> tuple[
         PricesError: the table of prices cannot be read.
     """
     known = os.environ if environment is None else environment
-    counts = _counts(wanted.researchers)
+    counts = counted(wanted.researchers)
     if not counts and not wanted.offline:
         raise HiringRefused("--no-offline leaves nobody to ask; name an agent by --researcher")
     hired = tuple(_one(kind, count, wanted, known) for kind, count in counts.items())
@@ -110,8 +110,12 @@ def prices_of(wanted: Wanted) -> Prices:
     return load_prices(Path(wanted.prices) if wanted.prices else None)
 
 
-def _counts(words: Sequence[str]) -> dict[str, int]:
-    """Return how many of each kind of agent are named."""
+def counted(words: Sequence[str]) -> dict[str, int]:
+    """Return how many of each kind of agent are named.
+
+    Raises:
+        HiringRefused: a word names none, or too many.
+    """
     counts: dict[str, int] = {}
     names = (OFFLINE, API, *(client.name for client in CLIENTS))
     for word in words:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from coordinator.agents import hiring
 from coordinator.errors import CoordinatorError
 from coordinator.store import Store
 
@@ -38,12 +39,15 @@ def give(store: Store, what: str, about: str) -> None:
 
     Raises:
         OrderRefused: there is no such lane, or no such amount.
+        HiringRefused: there is no such researcher.
         StoreError: it cannot be written.
     """
     if what in OF_LANES:
         lanes = [row[0] for row in store.rows("SELECT lane FROM lanes ORDER BY lane")]
         if about not in lanes:
             raise OrderRefused(f"there is no lane {about!r:.60}; there are {', '.join(lanes) or 'none'}")
+    elif what == ADD:
+        hiring.counted((about,))
     elif what in OF_BUDGETS and not _is_amount(about):
         raise OrderRefused(f"a budget of {about!r:.40} is none; give a number from 0 on")
     with store.transaction() as db:

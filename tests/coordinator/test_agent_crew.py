@@ -273,19 +273,20 @@ def test_lanes_are_paused_added_and_stopped_while_others_think(
     world: CrewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = replace(WANTED, researchers=("claude-api:2",))
+    monkeypatch.setenv("AGENTS_VENV", str(world.folder / "nothing"))
     with ModelServer(GOOD) as server:
         with crew_of(world, server, monkeypatch, wanted) as crew:
             crew.tend(0.0)
-            for what, about in (("pause", LANE), ("add", "claude-api"), ("stop", "claude-api-2"), ("add", "nobody")):
+            for what, about in (("pause", LANE), ("add", "claude-api"), ("stop", "claude-api-2"), ("add", "codex")):
                 orders.give(world.store, what, about)
             said = crew.tend(0.0)
             assert said[:3] == [
                 f"ordered of the agents: {order}" for order in (f"pause {LANE}", "add claude-api", "stop claude-api-2")
             ]
-            assert said[3].startswith("cannot obey add nobody: there is no researcher 'nobody'")
+            assert said[3].startswith("cannot obey add codex: codex cannot run: its program is not in")
             assert crew.idle() == ["claude-api-3"]
         with crew_of(world, server, monkeypatch, wanted) as crew:
-            assert [line.partition(":")[0] for line in crew.tend(0.0)] == ["cannot obey add nobody"]
+            assert [line.partition(":")[0] for line in crew.tend(0.0)] == ["cannot obey add codex"]
             assert crew.idle() == ["claude-api-3"]
             orders.give(world.store, "go", LANE)
             crew.tend(0.0)
