@@ -48,8 +48,8 @@ thin-edge: $(INSTALLED) ## install the edge alone into a fresh environment, impo
 	$(UV) pip install $(UVFLAGS) --python $(EDGE_VENV)/bin/python pytest pytest-xdist hypothesis
 	$(EDGE_VENV)/bin/python -m pytest -n 2 tests/edge
 
-test-agents: $(INSTALLED) $(AGENTS_VENV)/installed ## run real coding agents against a scripted model (some minutes, 1 GB)
-	AGENTS_VENV=$(AGENTS_VENV) $(PY) -m pytest -rs tests/agents tests/coordinator/test_agent*.py
+test-agents: $(INSTALLED) $(AGENTS_VENV)/installed ## run real coding agents against a scripted model (20 minutes, 1 GB)
+	AGENTS_VENV=$(AGENTS_VENV) $(PY) -m pytest -rs -m 'demo or not demo' tests/agents tests/coordinator/test_agent*.py
 
 figures: $(INSTALLED) ## measure the figures anew and write docs/figures.md (some minutes)
 	$(PY) bench/figures.py
