@@ -112,17 +112,24 @@ def serve(
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="the folder of a run")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="the folder of a run, or of several")],
 ) -> None:
     """Write the report of a run anew and print where it is.
 
-    Example: enpire-coord report runs/2026-11-01-120000-seed1
+    Of several runs it writes each report, and beside the first run's folder a page that compares them all:
+    comparison.html, success over the stations' own time by number of stations.
+
+    Examples:
+
+      enpire-coord report runs/2026-11-01-120000-seed1
+
+      enpire-coord report runs/2026-11-01-120000-seed1 runs/2026-11-01-123000-seed2
     """
     from coordinator.report.run import ReportError
-    from coordinator.report.write import write_report
+    from coordinator.report.write import write_reports
 
     try:
-        print(write_report(run_dir))
+        print(write_reports(run_dirs))
     except (ReportError, OSError) as error:
         print(f"enpire-coord: {error}", file=sys.stderr)
         raise typer.Exit(FAILED) from None

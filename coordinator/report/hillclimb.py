@@ -7,6 +7,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from coordinator.report import gains
 from coordinator.report.measures import Count, Incumbent, incumbents, tried_against
 from coordinator.report.run import Run
 from coordinator.report.style import Theme, empty, figure, label, legend
@@ -147,7 +148,9 @@ def _line(run: Run, reign: Incumbent) -> str:
     if decision is None or parent is None:
         return f"{reign.generation}  {reign.idea.short}"
     tried = tried_against(run, parent)
-    return f"{reign.generation}  {reign.idea.short}\n    {decision.gain_points:+.0f} points, one of {tried} tried"
+    return (
+        f"{reign.generation}  {reign.idea.short}\n    {gains.points(run, reign.idea, decision)}, one of {tried} tried"
+    )
 
 
 def spread(positions: list[float], gap: float, high: float) -> list[float]:

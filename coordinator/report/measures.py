@@ -17,7 +17,7 @@ from statistics import median
 
 from coordinator.evolution import rates
 from coordinator.evolution.rates import exact_interval
-from coordinator.report.run import Idea, Run, TrialRow
+from coordinator.report.run import Heldout, Idea, Run, TrialRow
 
 HELDOUT = "heldout"
 APART = frozenset((HELDOUT, "audit", "check"))  # purposes that no success of a policy is pooled over
@@ -71,11 +71,17 @@ class Incumbent:
     to_minute: float
     pooled: Count  # every valid trial of it that chose policies, whenever it ran: not those APART
     heldout: Count | None  # its largest held-out measurement
+    heldout_invalid: int  # of that one, failures because they could not be judged
 
     @property
     def best_count(self) -> Count:
         """The count to quote: held-out where it was measured, else pooled."""
         return self.heldout or self.pooled
+
+
+def unjudged(invalid: int) -> str:
+    """Return the words beside a count that say how many of its failures could not be judged; empty for none."""
+    return f", {invalid} of the failures could not be judged" if invalid else ""
 
 
 def count(trials: Iterable[TrialRow]) -> Count:
@@ -95,7 +101,8 @@ def incumbents(run: Run) -> tuple[Incumbent, ...]:
             from_minute=start,
             to_minute=end,
             pooled=count(trial for trial in run.trials if trial.bundle == idea.bundle and trial.purpose not in APART),
-            heldout=_heldout(run, idea),
+            heldout=Count(row.successes, row.trials) if (row := _heldout(run, idea)) else None,
+            heldout_invalid=row.invalid if row else 0,
         )
         for generation, (idea, (start, end)) in enumerate(zip(accepted, pairwise([*starts, run.minutes]), strict=True))
     )
@@ -105,13 +112,13 @@ def _ruled_from(idea: Idea) -> float:
     return 0.0 if idea.parent_candidate_id is None or idea.decision is None else idea.decision.minute
 
 
-def _heldout(run: Run, idea: Idea) -> Count | None:
+def _heldout(run: Run, idea: Idea) -> Heldout | None:
     # A measurement that was stopped early because the target was out of reach is biased low, so a complete one wins.
     rows = sorted(
         (row for row in run.heldout if row.candidate_id == idea.candidate_id),
         key=lambda row: (row.complete, row.trials),
     )
-    return Count(rows[-1].successes, rows[-1].trials) if rows and rows[-1].trials else None
+    return rows[-1] if rows and rows[-1].trials else None
 
 
 def idea_counts(run: Run) -> dict[str, int]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coordinator.agents.prices import NANO_USD
 from coordinator.report.measures import Count, incumbents
-from coordinator.report.run import Run, TrialRow
+from coordinator.report.run import Idea, Run, TrialRow
 
 SHARES = (0.95, 0.99)
 EPISODES = 128  # the budget at which EvoPolicyGym compares researchers
@@ -33,7 +34,9 @@ class TokenUse:
 
     tokens: int
     per_minute: float
-    per_accept: float | None  # None where no idea was accepted
+    per_accept: float | None  # None where no idea of a language model was accepted
+    usd: float
+    usd_per_accept: float | None
 
 
 def time_to(run: Run, share: float) -> Milestone | None:
@@ -84,8 +87,21 @@ def climb(run: Run) -> list[dict[str, float]]:
 def token_use(run: Run) -> TokenUse:
     """Return the use of tokens over the whole run."""
     tokens = sum(call.tokens for call in run.token_calls)
-    accepted = sum(idea.verdict == "accept" and idea.parent_candidate_id is not None for idea in run.ideas)
-    return TokenUse(tokens, tokens / run.minutes if run.minutes else 0.0, tokens / accepted if accepted else None)
+    usd = sum(call.nano_usd for call in run.token_calls) / NANO_USD
+    asked = {call.researcher for call in run.token_calls}
+    accepted = len([idea for idea in accepted_ideas(run) if idea.researcher in asked])
+    return TokenUse(
+        tokens,
+        tokens / run.minutes if run.minutes else 0.0,
+        tokens / accepted if accepted else None,
+        usd,
+        usd / accepted if accepted else None,
+    )
+
+
+def accepted_ideas(run: Run) -> list[Idea]:
+    """Return the ideas that were accepted, the seed apart."""
+    return [idea for idea in run.ideas if idea.verdict == "accept" and idea.parent_candidate_id is not None]
 
 
 def _milestone(run: Run, minute: float, success: Count) -> Milestone:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.evolution.evidence import FASTER_SHARE, PROGRESS_MARGIN
-from coordinator.report import measures, milestones
-from coordinator.report.evidence import token_part, verdict_part
+from coordinator.report import gains, measures, milestones
+from coordinator.report.evidence import verdict_part
 from coordinator.report.film import Strip
+from coordinator.report.ledger import token_part, total
 from coordinator.report.markup import (
     Markup,
     element,
@@ -133,7 +134,7 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
     reigns = measures.incumbents(run)
     for name, reign in (("seed", reigns[:1]), ("incumbent", reigns[1:][-1:])):
         for item in reign:
-            yield f"success of the {name}, held-out starts", item.heldout.text if item.heldout else "not measured"
+            yield f"success of the {name}, held-out starts", _heldout(item)
             yield f"success of the {name}, other starts", item.pooled.text
             yield from _pass_rates(name, item.best_count)
     yield "ideas", measures.idea_words(measures.idea_counts(run))
@@ -145,14 +146,20 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
     yield "robots in use (MRU), trials that became evidence, with their resets", _share(use.useful_at_work)
     yield "robots in use (MRU), trials that became evidence", _share(use.useful)
     yield "robots in use (MRU), candidates of the researcher", _share(use.candidates)
-    yield "robots in use (MRU), candidates of language models", _share(use.agents)
+    if run.token_calls:
+        yield "robots in use (MRU), candidates of language models", _share(use.agents)
     yield "robots resetting", _share(use.resetting)
     yield from _milestones(run)
-    yield "tokens (MTU)", _tokens(milestones.token_use(run))
+    if run.token_calls:
+        yield "tokens (MTU)", total(run)
     resets = measures.resets(run)
     if resets is not None:
         yield "resets by the arm, ready at first try", resets.first_try.text
         yield "reset, median station time", f"{resets.median_s:.1f} s"
+
+
+def _heldout(reign: measures.Incumbent) -> str:
+    return reign.heldout.text + measures.unjudged(reign.heldout_invalid) if reign.heldout else "not measured"
 
 
 def _paper_use(run: Run) -> str:
@@ -166,23 +173,20 @@ def _milestones(run: Run) -> Iterator[tuple[str, str]]:
         yield f"time to {share:.0%} on held-out starts", _effort(reached) if reached else "not reached"
     for audit in run.audits[-1:]:
         early = "" if audit.complete else ", stopped early"
-        yield "success of the last incumbent, audit starts", Count(audit.successes, audit.trials).text + early
+        measured = Count(audit.successes, audit.trials).text + measures.unjudged(audit.invalid) + early
+        yield "success of the last incumbent, audit starts", measured
     ruled = milestones.success_at(run)
     if ruled is not None:
         yield f"success of the policy that ruled after {milestones.EPISODES} trials", ruled.success.text
 
 
 def _effort(reached: milestones.Milestone) -> str:
+    tokens = f", {reached.tokens:,} tokens" if reached.tokens else ""
     return (
         f"{reached.minute:.1f} minutes, {reached.station_minutes:.0f} station-minutes, at most"
-        f" {reached.clock_minutes:.0f} of one station, {reached.trials} trials,"
-        f" {reached.tokens} tokens: {reached.success.text}"
+        f" {reached.clock_minutes:.0f} of one station, {reached.trials} trials{tokens}:"
+        f" {reached.success.text}"
     )
-
-
-def _tokens(use: milestones.TokenUse) -> str:
-    each = "" if use.per_accept is None else f", {use.per_accept:.0f} for each accepted idea"
-    return f"{use.tokens} in and out, {use.per_minute:.0f} a minute{each}"
 
 
 def _pass_rates(name: str, measured: Count) -> Iterator[tuple[str, str]]:
@@ -211,7 +215,7 @@ def _incumbents(run: Run) -> Markup:
                 short_hash(reign.idea.bundle),
                 f"{reign.from_minute:.1f}",
                 _gain(run, reign),
-                reign.heldout.text if reign.heldout else "not measured",
+                _heldout(reign),
                 reign.pooled.text,
             )
             for reign in measures.incumbents(run)
@@ -225,20 +229,20 @@ def _gain(run: Run, reign: measures.Incumbent) -> str:
     decision, parent = reign.idea.decision, reign.idea.parent_candidate_id
     if decision is None or parent is None:
         return ""
-    return f"{decision.gain_points:+.0f} points, one of {measures.tried_against(run, parent)} tried"
+    return f"{gains.words(run, reign.idea, decision)}, one of {measures.tried_against(run, parent)} tried"
 
 
 def _ideas(run: Run) -> Iterator[Markup]:
     yield table(
         ("", "Hypothesis", "Verdict", "Compared", "Wins / losses", "Candidate", "Incumbent", "Gain", "Why"),
-        (_idea_row(idea) for idea in run.ideas),
+        (_idea_row(run, idea) for idea in run.ideas),
         none="No idea was written down.",
     )
     name, *words = COUNTED
     yield element("details", element("summary", name), *(element("p", each, css="quiet") for each in words))
 
 
-def _idea_row(idea: Idea) -> tuple[str, ...]:
+def _idea_row(run: Run, idea: Idea) -> tuple[str, ...]:
     words = element("span", idea.sentence, title=f"{idea.kind} by {idea.researcher}; false if: {idea.falsifier}")
     verdict = element("span", idea.verdict, css="accept" if idea.verdict == "accept" else "")
     made = idea.decision
@@ -252,7 +256,7 @@ def _idea_row(idea: Idea) -> tuple[str, ...]:
         f"{made.wins} / {made.losses}",
         Count(made.candidate_successes, made.candidate_trials).text,
         Count(made.incumbent_successes, made.incumbent_trials).text,
-        f"{made.gain_points:+.0f} points" if made.candidate_trials and made.incumbent_trials else "",
+        gains.words(run, idea, made) if made.candidate_trials and made.incumbent_trials else "",
         f"{made.stage}: {made.reason}",
     )
 

@@ -10,11 +10,15 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 LABEL_CHARACTERS = 30
+HALVES = """
+SELECT pair_id, assignments.candidate_id, outcome, progress FROM assignments JOIN trials USING (assignment_id)
+WHERE pair_id IS NOT NULL AND used = 1 ORDER BY received_unix_s
+"""
 # The ends of parameters' names: a longer one before what it ends in itself.
 UNITS = {"_m_s2": "m/s²", "_m_s": "m/s", "_rad_s": "rad/s", "_s": "s", "_mm": "mm", "_m": "m", "_rad": "rad"}
 
@@ -75,6 +79,7 @@ class Idea:
     decision: Decision | None
     minute: float  # when it was made
     merged: tuple[int, ...] = ()  # candidates that it is made of beside the incumbent
+    hypothesis_id: int = 0
 
     @property
     def verdict(self) -> str:
@@ -103,6 +108,7 @@ class Heldout:
     trials: int
     complete: bool
     minute: float
+    invalid: int = 0  # of `trials`, failures because they could not be judged
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,21 @@ class TrialRow:
 
 
 @dataclass(frozen=True)
+class Half:
+    """One attempt of a pair at the gate."""
+
+    pair_id: str
+    candidate_id: int
+    outcome: str
+    progress: float
+
+    @property
+    def success(self) -> bool:
+        """Whether it succeeded."""
+        return self.outcome == "success"
+
+
+@dataclass(frozen=True)
 class Station:
     """One bench that took part."""
 
@@ -159,6 +180,22 @@ class TokenCall:
     seconds: float
     tokens: int  # in and out
     minute: float
+    hypothesis_id: int | None = None  # what came of it
+    cache_write_tokens: int = 0  # part of the input
+    reasoning_tokens: int = 0  # part of the output
+    other_tokens: int = 0  # part of the output, of a kind that the vendor does not say
+    guessed_tokens: int = 0  # part of all, that no answer told of
+    nano_usd: int = 0  # its price, billionths of a dollar
+
+    @property
+    def fresh_tokens(self) -> int:
+        """The part of the input that no cache had to do with."""
+        return self.input_tokens - self.cached_tokens - self.cache_write_tokens
+
+    @property
+    def said_tokens(self) -> int:
+        """The part of the output that was answered, neither reasoning nor of an unknown kind."""
+        return self.output_tokens - self.reasoning_tokens - self.other_tokens
 
 
 @dataclass(frozen=True)
@@ -181,6 +218,7 @@ class Run:
     heldout: tuple[Heldout, ...]
     audits: tuple[Heldout, ...]
     trials: tuple[TrialRow, ...]  # in the order they began
+    halves: tuple[Half, ...]  # that entered a decision
     quarantined: int
     token_calls: tuple[TokenCall, ...]
     ended: tuple[Ended, ...]
@@ -253,6 +291,7 @@ def _load(folder: Path, database: sqlite3.Connection) -> Run:
             )
             for row in database.execute("SELECT * FROM trials ORDER BY started_unix_s, edge, sequence")
         ),
+        halves=tuple(_read(Half, row) for row in database.execute(HALVES)),
         quarantined=database.execute("SELECT COUNT(*) FROM quarantine").fetchone()[0],
         token_calls=tuple(
             _read(TokenCall, row, tokens=row["input_tokens"] + row["output_tokens"], minute=minute(row["unix_s"]))
@@ -315,8 +354,16 @@ Row = TypeVar("Row")
 
 
 def _read(kind: type[Row], row: sqlite3.Row, **computed: Any) -> Row:
-    """Return a value whose fields are the row's columns of the same names, but for those that are given."""
-    names = [item.name for item in fields(kind) if item.name not in computed]  # type: ignore[arg-type]
+    """Return a value whose fields are the row's columns of the same names, but for those that are given.
+
+    A field with a default keeps it where the database is from before its column.
+    """
+    there = set(row.keys())
+    names = [
+        item.name
+        for item in fields(kind)  # type: ignore[arg-type]
+        if item.name not in computed and (item.name in there or item.default is MISSING)
+    ]
     return kind(**{name: row[name] for name in names}, **computed)
 
 

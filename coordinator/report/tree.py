@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, PathPatch
 from matplotlib.path import Path
 
+from coordinator.report import gains
 from coordinator.report.measures import incumbents, lineage
 from coordinator.report.run import Idea, Run
 from coordinator.report.style import WIDTH_IN, Theme, empty, figure, label, legend
@@ -171,7 +172,7 @@ def _gains(axes: Axes, theme: Theme, run: Run, places: Places) -> None:
         axes.plot([x], [0], marker="|", markersize=9, color=theme.gain, markeredgewidth=2.2, zorder=6)
         if idea.decision is not None:
             axes.annotate(
-                f"{idea.decision.gain_points:+.0f} points",
+                gains.points(run, idea, idea.decision),
                 (x, 0),
                 xytext=(0, 10 + 13 * (number % 2)),
                 textcoords="offset points",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+EXAMPLE = Path(__file__).parents[2] / "docs" / "example.db"
 COMMAND = [sys.executable, "-m", "coordinator"]
 LONG_S = 240.0  # bound of a wait for real processes; nothing is measured by it
 
@@ -52,6 +54,17 @@ def test_what_cannot_be_done_is_said_without_a_traceback(tmp_path: Path, argumen
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_several_runs_get_their_reports_and_a_page_that_compares_them(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+        shutil.copy(EXAMPLE, folder / "coordinator.db")
+    done = run("report", *map(str, folders))
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'comparison.html'}\n")
+    assert all((folder / "report.html").stat().st_size > 0 for folder in folders)
+    assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
 
 
 def test_a_second_demo_at_the_same_time_is_refused_in_one_line(tmp_path: Path) -> None:
