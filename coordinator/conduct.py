@@ -126,12 +126,12 @@ class Conductor:
         self._ask_to_play(now_unix_s)
         for _ in range(MOST_PROPOSALS):
             names = [*self._crew.idle(), *([OFFLINE] if self._researcher is not None else [])]
-            if not names or self._journal.wants(now_unix_s, names[0]) is None:
-                return
-            name = self._crew.choose(names, self._journal.campaign.candidates)
-            context = self._journal.wants(now_unix_s, name)
+            context = self._journal.wants(now_unix_s, names[0]) if names else None
             if context is None:
                 return
+            name = self._crew.choose(names, self._journal.campaign.candidates)
+            if name != names[0]:  # its own number of proposals is in what it is shown
+                context = self._journal.wants(now_unix_s, name) or context
             if name != OFFLINE:
                 self._crew.think(name, context, now_unix_s)
             elif not self._propose(context, now_unix_s):
