@@ -50,7 +50,9 @@ def start_campaign(
     pace: Annotated[float, typer.Option(min=0.0, help="emulated time over real time; 0 is as fast as it goes")] = 0.0,
     target: Annotated[int, typer.Option(min=1, max=200, help="successes on held-out starts that end it")] = 46,
     heldout: Annotated[int, typer.Option(min=1, max=200, help="of so many")] = 50,
-    audit: Annotated[int, typer.Option(min=0, max=200, help="starts to measure the last policy on after that")] = 0,
+    audit: Annotated[
+        int, typer.Option(min=0, max=200, help="starts that chose nothing, to measure the last policy on after that")
+    ] = 50,
     play_per_hour: Annotated[
         int, typer.Option(min=0, help="of a station, attempts that nothing is decided on; 0 for no bound")
     ] = 0,
@@ -82,7 +84,7 @@ def start_campaign(
 
     Examples:
 
-      enpire-coord campaign start --budget-minutes 30 --audit 50
+      enpire-coord campaign start --budget-minutes 30 --audit 200
 
       enpire-coord campaign start --edges 2 --seed 7 --target 24 --heldout 25 --json
 

@@ -111,7 +111,8 @@ def resume(
     """
     if not (folder / DATABASE).is_file():
         raise CampaignRefused(f"{folder} holds no {DATABASE}; give the folder of a run")
-    with Interrupt().watched() as interrupt, locked(folder.resolve().parent):
+    folder = folder.resolve()
+    with Interrupt().watched() as interrupt, locked(folder.parent):
         check_space(folder)
         with Store(folder / DATABASE) as store, Network(free_endpoint()) as network:
             _log_to(folder)

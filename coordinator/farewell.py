@@ -28,7 +28,7 @@ def _lines(summary: Figures) -> Iterator[Text]:
         yield _row("to", _claim(summary["to"]))
     if summary["audit"]:
         early = "" if summary["audit"]["complete"] else ", stopped early"
-        yield _row("audit", f"{_count(summary['audit'])} on audit starts{early}")
+        yield _row("audit", f"{_count(summary['audit'])} on audit starts{early}{_unjudged(summary['audit'])}")
     trials = summary["trials"]
     yield _row(
         "in",
@@ -63,7 +63,15 @@ def _headline(summary: Figures) -> str:
 
 def _claim(claim: Figures) -> str:
     stopped = ", stopped early" if claim["starts"] == "held-out" and not claim["complete"] else ""
-    return f"{_count(claim)} on {claim['starts']} starts{stopped}, policy {claim['policy'][:12]}"
+    measured = claim["heldout_measurements"] if claim["starts"] == "held-out" else 1
+    often = f", after {measured - 1} other measurements there" if measured > 1 else ""
+    return (
+        f"{_count(claim)} on {claim['starts']} starts{stopped}{often}{_unjudged(claim)}, policy {claim['policy'][:12]}"
+    )
+
+
+def _unjudged(claim: Figures) -> str:
+    return f" ({claim['invalid']} of the failures could not be judged)" if claim["invalid"] else ""
 
 
 def _count(count: Figures) -> str:

@@ -157,9 +157,9 @@ class Journal:
                 self._told(told, entry.unix_s)
 
     def _add(self, call: str, payload: Payload, given: Given, now_s: float, events: list[Event]) -> None:
-        self._seq += 1
         text = json.dumps(payload, sort_keys=True)
         self._chain = link(self._chain, call, text, now_s, events, given)
+        self._seq += 1
         self._unkept.append((Entry(self._seq, now_s, call, text, self._chain), events))
 
 

@@ -171,6 +171,9 @@ def _success(run: Run, incumbent: Incumbent) -> dict[str, Any]:
         "starts": "held-out" if heldout else "all but held-out",
         # A measurement that was stopped leans low, and all but held-out starts lean high: they chose the policy.
         "complete": any(row.complete for row in run.heldout if row.candidate_id == incumbent.idea.candidate_id),
+        "invalid": incumbent.heldout_invalid,
+        # Of whichever policy: the more there were, the more a success rate near the target owes to luck.
+        "heldout_measurements": len(run.heldout),
         "policy": bundle,
         "stations": sorted({trial.edge for trial in mine}),
         "station_hashes": sorted({trial.station_hash for trial in mine}),
@@ -234,7 +237,8 @@ def _audit(run: Run) -> dict[str, Any] | None:
     if not run.audits:
         return None
     last = run.audits[-1]
-    return {**_count(Count(last.successes, last.trials)), "complete": last.complete, "candidate_id": last.candidate_id}
+    counted = _count(Count(last.successes, last.trials))
+    return {**counted, "complete": last.complete, "candidate_id": last.candidate_id, "invalid": last.invalid}
 
 
 def _first_accept_minute(line: tuple[Incumbent, ...]) -> float | None:

@@ -116,8 +116,10 @@ def test_a_campaign_that_was_killed_at_its_very_end_is_summed_up_by_the_next_pro
     assert process.wait() == -signal.SIGKILL
     if (folder / "summary.json").is_file():
         pytest.fail("it was killed too late to say anything")
-    done = subprocess.run([*COORDINATOR, "resume", str(folder), "--json"], capture_output=True, text=True, check=False)
+    command = [*COORDINATOR, "resume", ".", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert rows(folder, "SELECT ended_why FROM campaigns") == [("the target was reached",)]
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     assert summary["ended_why"] == "the target was reached"
     assert (summary["integrity"]["lost"], summary["integrity"]["at_stations"]) == (0, 0)

@@ -37,9 +37,9 @@ SUMMARY: dict[str, Any] = {
     "files": {"report": "report.html"},
     "accepted": [{"gain_points": 70.0, "minute": 1.5, "sentence": "push slower", "of_tried": 6}],
     "audit": {"successes": 30, "trials": 40, "percent": 75.0, "low_percent": 59.0, "high_percent": 87.0,
-              "complete": False},
-    "from": {**CLAIM, "starts": "all but held-out", "complete": False},
-    "to": {**CLAIM, "starts": "held-out", "complete": False},
+              "complete": False, "invalid": 2},
+    "from": {**CLAIM, "starts": "all but held-out", "complete": False, "invalid": 0, "heldout_measurements": 3},
+    "to": {**CLAIM, "starts": "held-out", "complete": False, "invalid": 1, "heldout_measurements": 3},
 }  # fmt: skip
 
 
@@ -90,12 +90,13 @@ def test_the_farewell_says_where_a_claim_is_not_whole() -> None:
     console = Console(file=io.StringIO(), width=200)
     print_farewell(console, SUMMARY)
     said = printed(console)
-    assert "32/37 = 86 % (95 % interval 71–96 %) on held-out starts, stopped early, policy abababababab" in said
+    assert "32/37 = 86 % (95 % interval 71–96 %) on held-out starts, stopped early, after 2 other" in said
+    assert "measurements there (1 of the failures could not be judged), policy abababababab" in said
     assert "on all but held-out starts, policy" in said
     assert "0 lost, 0 doubled, 2 still at a station; invalid: 3 undecided" in said
     assert "9 tried: 1 accepted, 5 rejected, 2 superseded, 1 undecided at the end" in said
     assert "of the whole run in a trial 50 %" in said
-    assert "30/40 = 75 % (95 % interval 59–87 %) on audit starts, stopped early" in said
+    assert "30/40 = 75 % (95 % interval 59–87 %) on audit starts, stopped early (2 of the" in said
     assert "+70 points after 1.5 min, one of 6 tried  push slower" in said
     assert "9.0 s to the first finished trial, 1.5 min to the first accepted idea" in said
 
