@@ -101,8 +101,9 @@ def check(folder: Path, budgets: list[float], decided: list[list[Any]]) -> None:
 
 
 def test_a_campaign_that_was_killed_at_its_very_end_is_summed_up_by_the_next_process(tmp_path: Path) -> None:
-    options = ["--edges", "2", "--seed", str(SEED), "--target", "1", "--heldout", "1", "--audit", "2", "--budget-minutes", "30"]
-    process = subprocess.Popen([*COORDINATOR, "start", *options, "--runs", str(tmp_path)], stderr=subprocess.DEVNULL)
+    options = ["--edges", "2", "--seed", str(SEED), "--budget-minutes", "30", "--runs", str(tmp_path)]
+    target = ["--target", "1", "--heldout", "1", "--audit", "2"]
+    process = subprocess.Popen([*COORDINATOR, "start", *options, *target], stderr=subprocess.DEVNULL)
     deadline_s = time.monotonic() + LONG_S
     while not (made := [path.parent for path in tmp_path.glob("*/coordinator.db")]):
         assert time.monotonic() < deadline_s
