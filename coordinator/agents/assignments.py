@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
 from coordinator.agents.admission import coordinates
 from coordinator.agents.coding_agent import Assignment
-from coordinator.agents.lab_view import ABOUT, PLACE, write_view
 from coordinator.agents.pack import Robots, TaskNotes
+from coordinator.agents.shelf import ABOUT
 from coordinator.evolution.starts import Starts, StartsError
 from coordinator.research.literature import cards_for
 
 CARDS = 4
+BESIDE_SKILLS = ("space_work", "space_tables")  # what skills import
 
 
 def assignment(
@@ -31,7 +31,7 @@ def assignment(
     Args:
         failures: failure classes that methods are looked up for, none without it.
         starts: the lists that are used where they are not those that ship for the task.
-        records: whether the agent finds the lab's records in its cage (see `shows`), so that it is told.
+        records: whether the agent finds the lab's records in its cage (see `shelf`), so that it is told.
     """
     cards = [(card.name, card.text) for card in cards_for(failures or {}, task, CARDS)]
     return Assignment(
@@ -40,16 +40,6 @@ def assignment(
         _coordinates(task, starts),
         robots,
     )
-
-
-def shows(records: Path) -> Callable[[Path], Mapping[str, Path]]:
-    """Return what makes an agent's view of a run's database in the folder of its run, for `CodingAgent`."""
-
-    def made(folder: Path) -> Mapping[str, Path]:
-        write_view(records, folder / "view.db")
-        return {PLACE: folder / "view.db"}
-
-    return made
 
 
 def contract(task: str) -> str:
@@ -77,4 +67,5 @@ def _beside() -> dict[str, bytes]:
         for path in (files("policies") / "skills").iterdir()
         if path.name.endswith(".py")
     }
-    return {"policies/__init__.py": b"", "policies/interface.py": interface, **skills}
+    more = {f"policies/{name}.py": (files("policies") / f"{name}.py").read_bytes() for name in BESIDE_SKILLS}
+    return {"policies/__init__.py": b"", "policies/interface.py": interface, **more, **skills}

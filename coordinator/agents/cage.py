@@ -70,7 +70,7 @@ def launch(caged: Caged, arguments: Sequence[str], unsafe: bool = False) -> Laun
     if bwrap is None or prlimit is None:
         missing = "bubblewrap" if bwrap is None else "prlimit (of util-linux)"
         raise NoCage(f"no coding agent runs here without {missing}; install it, or say --unsafe-agent if you must")
-    inside = [str(_interpreter()), "-I", f"{TOOLS}/forward.py", SOCKET, str(PORT), *arguments]
+    inside = [str(interpreter()), "-I", f"{TOOLS}/forward.py", SOCKET, str(PORT), *arguments]
     # The whole command can be read from inside, in /proc/1/cmdline: there is no secret in it.
     command = [prlimit, *LIMITS, "--", bwrap, *_walls(), *_openings(caged), "--", *inside]
     return Launch(command, {}, caged.work)
@@ -108,7 +108,7 @@ def _openings(caged: Caged) -> list[str]:
     ]  # fmt: skip
 
 
-def _interpreter() -> Path:
+def interpreter() -> Path:
     """Return the interpreter without its virtual environment, whose folder is not in the cage."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     return Path(sys.base_prefix) / "bin" / name
@@ -135,7 +135,7 @@ def _loose(caged: Caged, arguments: Sequence[str]) -> Launch:
     for place in caged.home:
         path = home / place
         path.write_text(path.read_text().replace(base_url(), base_url(port)))
-    command = [str(_interpreter()), "-I", str(FORWARD), str(caged.socket), str(port), *map(outside, arguments)]
+    command = [str(interpreter()), "-I", str(FORWARD), str(caged.socket), str(port), *map(outside, arguments)]
     return Launch(command, environment, caged.work)
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.agents import hiring, orders
+from coordinator.agents import hiring, orders, shelf
 from coordinator.agents.accounts import Accounts
-from coordinator.agents.assignments import assignment, shows
+from coordinator.agents.assignments import assignment
 from coordinator.agents.calls import Patience
 from coordinator.agents.choice import Record, choose
 from coordinator.agents.coding_agent import CodingAgent, Model
@@ -36,7 +36,6 @@ from coordinator.errors import CoordinatorError
 from coordinator.evolution.candidate import Candidate
 from coordinator.evolution.ideas import ResearchContext, Researcher
 from coordinator.journal import Journal
-from coordinator.store import FILE as DATABASE
 from coordinator.store import Store
 
 UNDECIDED = ("screen", "gate")
@@ -222,9 +221,9 @@ class Crew:
         if one.client is None:
             from coordinator.agents.messages import MessagesResearcher  # an optional package
 
-            return MessagesResearcher(name, model, work, folder)
-        view, unsafe = shows(place.folder / DATABASE), self._wanted.unsafe
-        return CodingAgent(name, one.client, one.programs, model, work, folder, unsafe=unsafe, shows=view)
+            return MessagesResearcher(name, model, work, folder, shelf.pictures(place.folder))
+        shown, unsafe = shelf.shows(place.folder), self._wanted.unsafe
+        return CodingAgent(name, one.client, one.programs, model, work, folder, unsafe=unsafe, shows=shown)
 
     def _obey(self) -> list[str]:
         """Obey the orders that are new; one that cannot be obeyed costs a line."""

@@ -32,7 +32,13 @@ def test_every_task_with_starts_has_a_contract_and_no_start_is_in_the_prompt(tas
 
 def test_what_lies_beside_the_policy_is_the_interface_and_the_skills() -> None:
     given = assignment("push_t", "push_t", {"near": 3})
-    assert {Path(name).parts[1] for name in given.beside} == {"__init__.py", "interface.py", "skills"}
+    assert {Path(name).parts[1] for name in given.beside} == {
+        "__init__.py",
+        "interface.py",
+        "skills",
+        "space_tables.py",
+        "space_work.py",
+    }
     assert given.notes.cards
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.agents.assignments import assignment, shows
-from coordinator.agents.lab_view import ABOUT, TABLES, write_view
+from coordinator.agents.assignments import assignment
+from coordinator.agents.lab_view import ABOUT, PLACE, TABLES, write_view
 from coordinator.agents.pack import Robots, build
 from coordinator.agents.purse import Left
+from coordinator.agents.shelf import shows
 from coordinator.evolution.ideas import ResearchContext
 from coordinator.store import FILE, Store
 
@@ -97,7 +98,7 @@ def test_an_agent_is_told_of_it_and_finds_it_in_its_cage(tmp_path: Path) -> None
     assert ABOUT in build(given.notes, EMPTY, FREE, Robots())
     run = tmp_path / "run"
     run.mkdir()
-    [(place, path)] = shows(tmp_path / FILE)(run).items()
-    assert place in ABOUT
+    path = shows(tmp_path)(run)[PLACE]
+    assert PLACE in ABOUT
     with closing(sqlite3.connect(path)) as made:
         assert made.execute("SELECT COUNT(*) FROM attempts").fetchone() == (0,)
