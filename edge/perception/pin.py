@@ -172,6 +172,8 @@ def _at_distance(pixel: tuple[float, float], camera: CameraCalibration, distance
 
 def _share(image: Image, channel: int) -> Share:
     """Return each pixel's share of one colour, slightly blurred."""
-    wide = image.astype(np.float32)
-    share = wide[..., channel] / (wide.sum(axis=2) + BLACK)
+    total = image[..., 0].astype(np.float32)  # a sum along the last axis takes forty times as long
+    total += image[..., 1]
+    total += image[..., 2]
+    share = image[..., channel] / (total + BLACK)
     return np.asarray(cv2.blur(share, (3, 3)), dtype=np.float32)
