@@ -26,6 +26,7 @@ AT_THE_VENDORS = (
     "web_search", "web_fetch", "code_execution", "code_interpreter", "mcp", "file_search", "image_generation",
     "computer", "tool_search",
 )  # fmt: skip
+DEEPEST_GROUP = 8  # of tools in tools
 DEARER = ("service_tier", "speed", "inference_geo", "background", "mcp_servers", "web_search_options")
 KEPT_THERE = ("previous_response_id", "conversation", "prompt")
 PICTURES = frozenset({"image", "document", "image_url", "input_image", "input_file", "file", "input_audio"})
@@ -120,13 +121,24 @@ def narrowed(ask: Ask, price: Price, left: Left) -> Ask:
 
 def _without_vendors_tools(content: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in content.items() if name not in DEARER}
-    tools = kept.get("tools")
-    if isinstance(tools, list):
-        kept["tools"] = [tool for tool in tools if not _is_vendors(tool)]
+    if isinstance(kept.get("tools"), list):
+        kept["tools"] = _own_tools(kept["tools"])
         if not kept["tools"]:
             del kept["tools"]
             kept.pop("tool_choice", None)
+    if isinstance(kept.get("input"), list):  # Codex offers its tools in the conversation
+        kept["input"] = [_with_own_tools(item) for item in kept["input"]]
     return kept
+
+
+def _own_tools(tools: list[Any], deep: int = 0) -> list[Any]:
+    """Return tools without those that run at the vendor's, in groups of tools too; groups far down are left out."""
+    return [_with_own_tools(tool, deep + 1) for tool in tools if deep <= DEEPEST_GROUP and not _is_vendors(tool)]
+
+
+def _with_own_tools(item: Any, deep: int = 0) -> Any:
+    has_tools = isinstance(item, dict) and isinstance(item.get("tools"), list)
+    return {**item, "tools": _own_tools(item["tools"], deep)} if has_tools else item
 
 
 def _is_vendors(tool: object) -> bool:

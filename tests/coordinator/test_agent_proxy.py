@@ -287,6 +287,21 @@ def test_tools_that_run_at_the_vendors_are_taken_out(tmp_path: Path) -> None:
         assert "mcp_servers" not in server.asked[0]["body"]
 
 
+def test_tools_that_run_at_the_vendors_are_taken_out_of_the_conversation_too(tmp_path: Path) -> None:
+    own, vendors = {"type": "custom", "name": "exec"}, {"type": "web_search", "external_web_access": True}
+    group = {"type": "namespace", "name": "functions", "tools": [own, vendors]}
+    offered = {"type": "additional_tools", "role": "developer", "tools": [vendors, group, own]}
+    deep: dict[str, object] = vendors
+    for _ in range(200):
+        deep = {"type": "namespace", "tools": [deep]}
+    with ModelServer() as server, proxied(tmp_path, server) as (proxy, _):
+        body = question(RESPONSES)
+        ask(proxy, RESPONSES, {**body, "input": [offered, {"type": "additional_tools", "tools": [deep]}]})
+        [first, second] = server.asked[0]["body"]["input"]
+        assert first["tools"] == [{**group, "tools": [own]}, own]
+        assert "web_search" not in str(second)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

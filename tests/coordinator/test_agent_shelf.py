@@ -82,7 +82,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             fill(
                 database, "trials", edge="station-1", epoch="e", sequence=number, start_id=start, purpose=purpose,
                 outcome=outcome, cause=cause, bundle=bundle, recording=sha256, policy_steps=STEPS, seed=987654321,
-                received_unix_s=float(number), measures="{}", notes="{}", achieved_start="{}", previous_chain=str(number),
+                received_unix_s=float(number), measures="{}", notes="{}", achieved_start="{}",
+                previous_chain=str(number),
             )  # fmt: skip
             fill(database, "recordings", sha256=sha256, edge="station-1", file=f"{sha256}.mcap")
         database.commit()

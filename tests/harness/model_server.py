@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         results = count_results(path, body)
-        script = model.steps(path, body) if body.get("tools") else ()
+        script = model.steps(path, body) if body.get("tools") or in_code(body) else ()
         step = script[results] if results < len(script) else Step("say", content="done")
         if kind == "endless":
             return self._endless(path, body, model)
@@ -200,6 +200,11 @@ def count_results(path: str, body: dict[str, Any]) -> int:
         return sum(message.get("role") == "tool" for message in messages)
     parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
     return sum(part.get("type") == "tool_result" for part in parts)
+
+
+def in_code(body: dict[str, Any]) -> bool:
+    """Return whether Codex offers its tools to a model of its vendor's: in the conversation, to be called by code."""
+    return any(isinstance(item, dict) and item.get("type") == "additional_tools" for item in body.get("input", []))
 
 
 def tool_call(path: str, body: dict[str, Any], step: Step) -> tuple[str, dict[str, Any]]:
@@ -296,6 +301,10 @@ def _responses_whole(body: dict[str, Any], step: Step, bill: Bill, number: int) 
     if step.do == "say":
         part = {"type": "output_text", "text": step.content, "annotations": []}
         item = {"type": "message", "id": f"m{number}", "role": "assistant", "status": "completed", "content": [part]}
+    elif in_code(body):
+        script = f"text(await tools.exec_command({json.dumps({'cmd': _command(step)})}))"
+        call = {"id": f"f{number}", "call_id": f"c{number}", "name": "exec", "input": script}
+        item = {"type": "custom_tool_call", "status": "completed", **call}
     else:
         name, given = tool_call(RESPONSES, body, step)
         call = {"id": f"f{number}", "call_id": f"c{number}", "name": name, "arguments": json.dumps(given)}

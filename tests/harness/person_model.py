@@ -66,7 +66,7 @@ class PersonModel(ModelServer):
         """Return what the model does in this conversation."""
         fix = self._fix(body)
         words = json.dumps({"sentence": fix.sentence, "falsifier": FALSIFIER})
-        if "submit" not in {tool.get("name") for tool in body["tools"]}:
+        if "submit" not in {tool.get("name") for tool in body.get("tools", [])}:
             return [Step("run", content=_sed(fix.changes)), Step("write", HYPOTHESIS, words)]
         read = Step("read", FILE)
         if count_results(path, body) == 0:
