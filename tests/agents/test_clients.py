@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.agents import cage, watch
+from coordinator.agents import cage, shelf, watch
 from coordinator.agents.clients import CLIENTS, Client
 from coordinator.agents.coding_agent import AgentFailed
 from coordinator.agents.lab_view import PLACE
 from coordinator.agents.purse import Budget
 from tests.harness.agent_lane import GOOD, HYPOTHESIS, LIMITS, POLICY, QUICK, SENTENCE, SLOWER, Lane, context, lane
+from tests.harness.attempts_world import make_run
 from tests.harness.model_server import Fault, ModelServer, Step
 
 INSTALLED = Path(os.environ.get("AGENTS_VENV", Path(__file__).parents[2] / ".venv-agents"))
@@ -210,3 +211,17 @@ def test_an_agent_asks_the_lab_s_records_in_its_cage(tmp_path: Path) -> None:
         made = started("claude-code", server, tmp_path, shows=shows)
         made.agent.propose(context())
         assert "dev-0001" in str(server.asked[1]["body"]["messages"][-1])
+
+
+def test_an_agent_runs_its_policy_dry_in_its_cage_and_looks_at_attempts(tmp_path: Path) -> None:
+    look = "/lab/dry_run policies/push_t; head -c 3 /lab/trials/1-film.jpg | xxd -p; ls /lab/methods | wc -l"
+    spoils = Step("write", f"/repo/{POLICY}/policy.py", "def run(robot, params):\n    return undefined\n")
+    checks = Step("run", content=look)
+    (tmp_path / "run").mkdir()
+    with ModelServer([checks, spoils, checks, *GOOD]) as server:
+        made = started("claude-code", server, tmp_path, shows=shelf.shows(make_run(tmp_path / "run")))
+        made.agent.propose(context())
+        told = [str(asked["body"]["messages"][-1]) for asked in server.asked]
+        assert "dev-0002: failure, near" in told[1]
+        assert "ffd8ff" in told[1]
+        assert "NameError: name" in told[3]
