@@ -15,7 +15,7 @@ from coordinator.report.style import Theme, empty, figure, label, legend
 NUMBERS_PERCENT = 108.0  # where the numbers of the steps stand
 NUMBER_GAP_SHARE = 0.035  # of the plot's width that one number takes
 LISTED = 9  # names that fit beside the plot, two lines each
-LINE_POINTS = 32
+LINE_POINTS, GAP_POINTS = 13.0, 6.0  # of a name's lines, and between names
 
 
 def draw(run: Run, theme: Theme) -> Figure:
@@ -53,7 +53,7 @@ def _steps(axes: Axes, theme: Theme, reigns: list[Incumbent]) -> None:
             color=theme.line,
             linewidth=2.6,
             solid_capstyle="butt",
-            label="incumbent, all its trials outside the held-out starts" if first else None,
+            label="incumbent, its trials that also chose policies" if first else None,
         )
     for before, after in pairwise(reigns):
         axes.plot(
@@ -115,8 +115,9 @@ def _names(axes: Axes, theme: Theme, run: Run, reigns: tuple[Incumbent, ...], mi
         start = (reign.from_minute, reign.pooled.percent)
         axes.plot([start[0], number_at], [start[1], NUMBERS_PERCENT], color=theme.faint, linewidth=0.7, zorder=1)
         axes.plot(
-            [number_at], [NUMBERS_PERCENT], "o", markersize=15, color=theme.paper, markeredgecolor=theme.line, zorder=7
-        )
+            [number_at], [NUMBERS_PERCENT], "o", markersize=15, color=theme.paper, markeredgecolor=theme.line, zorder=7,
+            clip_on=False,
+        )  # fmt: skip
         axes.annotate(
             str(reign.generation),
             (number_at, NUMBERS_PERCENT),
@@ -129,18 +130,20 @@ def _names(axes: Axes, theme: Theme, run: Run, reigns: tuple[Incumbent, ...], mi
     lines = [_line(run, reign) for reign in reigns[:LISTED]]
     if len(reigns) > LISTED:
         lines.append(f"and {len(reigns) - LISTED} more")
-    for index, line in enumerate(lines):
+    above_points = 0.0
+    for line in lines:
         axes.annotate(
             line,
             (1.0, 1.0),
             xycoords="axes fraction",
-            xytext=(16, -LINE_POINTS * index),
+            xytext=(16, -above_points),
             textcoords="offset points",
             va="top",
             fontsize=10,
             color=theme.ink,
             annotation_clip=False,
         )
+        above_points += LINE_POINTS * (line.count("\n") + 1) + GAP_POINTS
 
 
 def _line(run: Run, reign: Incumbent) -> str:

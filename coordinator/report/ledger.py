@@ -19,7 +19,7 @@ PAPER_TOKENS_PER_MINUTE = {1: 9_269, 4: 40_029, 8: 140_310}
 NO_TOKENS = "No language model was called in this run; the offline researcher uses no tokens."
 KINDS = ("Fresh input", "Cache read", "Cache written", "Output", "Reasoning", "Other")
 GUESSED = (
-    "Other: counted in the vendor's total, but in none of its kinds. {share:.1%} of all tokens are guessed, as answers"
+    "Other: counted in the vendor's total, but in none of its kinds. {percent:.1f} % of all tokens are guessed: answers"
     " broke off before they told. Dollars are by the table of prices that this version ships or was given."
 )
 Calls = Sequence[TokenCall]
@@ -36,7 +36,7 @@ def token_part(run: Run) -> Markup:
             element("p", total(run)),
             element("h3", "Tokens by kind"),
             table(("Lane", "Model", "Calls", *KINDS, "Dollars", "Waited"), _kinds(run), none=""),
-            element("p", GUESSED.format(share=guessed), css="quiet"),
+            element("p", GUESSED.format(percent=100.0 * guessed), css="quiet"),
             element("h3", "What they gained"),
             table(
                 ("Lane", "Ideas", "Accepted", "Tokens", "A minute", "An accepted idea", "Dollars", "An accepted idea"),

@@ -6,6 +6,7 @@ A share of success is reached by a complete measurement on held-out starts only.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from coordinator.agents.prices import NANO_USD
@@ -82,6 +83,11 @@ def climb(run: Run) -> list[dict[str, float]]:
                 {"clock_minutes": at, "percent": reign.best_count.percent, "low_percent": low, "high_percent": high}
             )
     return steps
+
+
+def clock_minutes(run: Run) -> float:
+    """Return the minutes of the one station's own clock that had the most trials and resets in the whole run."""
+    return _milestone(run, math.inf, Count(0, 0)).clock_minutes
 
 
 def token_use(run: Run) -> TokenUse:

@@ -62,8 +62,8 @@ def render(
 
 
 HILLCLIMB_CAPTION = (
-    "Line and band: all valid trials of the policy outside the held-out starts, with their 95 % interval; they include"
-    " the pairs that chose it and lean high for that reason."
+    "Line and band: all valid trials of the policy but for held-out and audit starts and checks of stations, with their"
+    " 95 % interval; they include the pairs that chose it and lean high for that reason."
     " Diamonds: measurements on held-out starts, which no decision has seen."
 )
 TREE_CAPTION = (
@@ -170,7 +170,7 @@ def _paper_use(run: Run) -> str:
 def _milestones(run: Run) -> Iterator[tuple[str, str]]:
     for share in milestones.SHARES:
         reached = milestones.time_to(run, share)
-        yield f"time to {share:.0%} on held-out starts", _effort(reached) if reached else "not reached"
+        yield f"time to {100 * share:.0f} % on held-out starts", _effort(reached) if reached else "not reached"
     for audit in run.audits[-1:]:
         early = "" if audit.complete else ", stopped early"
         measured = Count(audit.successes, audit.trials).text + measures.unjudged(audit.invalid) + early
@@ -257,7 +257,7 @@ def _idea_row(run: Run, idea: Idea) -> tuple[str, ...]:
         Count(made.candidate_successes, made.candidate_trials).text,
         Count(made.incumbent_successes, made.incumbent_trials).text,
         gains.words(run, idea, made) if made.candidate_trials and made.incumbent_trials else "",
-        f"{made.stage}: {made.reason}",
+        f"{made.stage}: {made.reason}" if made.reason else made.stage,
     )
 
 

@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from coordinator.report.markup import element, page, picture, table
+from coordinator.report.markup import Markup, element, page, picture, section, table
 from coordinator.report.measures import station_count
-from coordinator.report.milestones import climb, to_target
+from coordinator.report.milestones import climb, clock_minutes, to_target
 from coordinator.report.run import ReportError, load
-from coordinator.report.style import DARK, LIGHT, Theme, dress, empty, figure, label, legend, png
+from coordinator.report.style import DARK, LIGHT, Theme, dress, figure, label, legend, png
 
 # Hours to a score of 1.0 by robots: section 9.1 of the fact sheet on the paper, curves of its project page.
 PAPER_HOURS: Mapping[str, Mapping[int, float]] = {
@@ -30,9 +30,9 @@ PAPER_HOURS: Mapping[str, Mapping[int, float]] = {
 }
 PAPER_WORDS = "the paper: to a score of 1.0 on real robots, one team each"
 CAPTION = (
-    "Left: success of each run's incumbent, held-out where it was measured, over the stations' own time. Right: that"
-    " time until the target was measured on held-out starts. Time is the most that the resets and trials of one station"
-    " took. Emulated stations wait and think in none of it; the paper's hours are wall time."
+    "Success of each run's incumbent, held-out where it was measured, over the stations' own time; beside it, where a"
+    " run has reached it, that time until the target was measured on held-out starts. Time is the most that the resets"
+    " and trials of one station took. Emulated stations wait and think in none of it; the paper's hours are wall time."
 )
 
 
@@ -77,22 +77,25 @@ def _of_folder(folder: Path) -> Mapping[str, Any]:
         "seed": run.campaign.seed if run.campaign else None,
         "to_target": None if reached is None else {"clock_minutes": reached.clock_minutes},
         "climb": climb(run),
+        "clock_minutes": clock_minutes(run),
     }
 
 
 def draw(runs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
-    """Return the picture: success over station-time, and station-time to the target, by number of stations."""
-    drawing, axes = figure(theme, 5.0)
-    axes.remove()
-    left, right = drawing.subplots(1, 2, width_ratios=(1.15, 1.0))
+    """Return the picture: success over station-time, and station-time to the target where any run has reached it."""
+    drawing, left = figure(theme, 5.0)
     counts = sorted({int(run["stations"]) for run in runs})
     colors = {count: theme.series[index % len(theme.series)] for index, count in enumerate(counts)}
     task = str(runs[0]["task"]) if runs else ""
-    for axis in (left, right):
-        dress(axis, theme)
+    reached = any(run["to_target"] for run in runs)
+    if reached:
+        left.remove()
+        left, right = drawing.subplots(1, 2, width_ratios=(1.15, 1.0))
+        for axes in (left, right):
+            dress(axes, theme)
+        _times(right, theme, runs, counts, PAPER_HOURS.get(task, {}))
     _curves(left, theme, runs, colors, PAPER_HOURS.get(task, {}))
-    _times(right, theme, runs, counts, PAPER_HOURS.get(task, {}))
-    legend(drawing, theme, 3)
+    legend(drawing, theme, 2)
     return drawing
 
 
@@ -105,8 +108,9 @@ def _curves(
         steps = run.get("climb") or []
         hours = [step["clock_minutes"] / 60.0 for step in steps]
         percent = [step["percent"] for step in steps]
-        if run.get("to_target"):
-            hours, percent = [*hours, run["to_target"]["clock_minutes"] / 60.0], [*percent, *percent[-1:]]
+        ended = (run.get("to_target") or run).get("clock_minutes")
+        if steps and ended is not None:
+            hours, percent = [*hours, ended / 60.0], [*percent, percent[-1]]
         count = int(run["stations"])
         axes.step(
             hours, percent, where="post", color=colors[count], linewidth=1.8, alpha=0.85,
@@ -137,19 +141,25 @@ def _times(
         for count in counts
     }
     hours = {count: times for count, times in hours.items() if times}
-    if not hours:
-        empty(axes, theme, "No run has reached its target.")
-        return
-    for number, (count, times) in enumerate(hours.items()):
+    several = any(len(times) > 1 for times in hours.values())
+    for number, (count, times) in enumerate(hours.items() if several else ()):
         axes.plot(
             [count] * len(times), times, "o", color=theme.line, markersize=5, alpha=0.55,
             label=None if number else "one campaign",
         )  # fmt: skip
     middles = [median(times) for times in hours.values()]
-    axes.plot(list(hours), middles, "-D", color=theme.line, linewidth=2.0, label="median of those that reached it")
+    axes.plot(
+        list(hours),
+        middles,
+        "-D",
+        color=theme.line,
+        linewidth=2.0,
+        label="median of those that reached it" if several else "one campaign",
+    )
     first = next(iter(hours))
     ideal = [middles[0] * first / count for count in hours]
-    axes.plot(list(hours), ideal, color=theme.faint, linestyle=(0, (2, 3)), label="if twice the stations took half")
+    if len(hours) > 1:
+        axes.plot(list(hours), ideal, color=theme.faint, linestyle=(0, (2, 3)), label="if twice the stations took half")
     axes.plot(list(paper), list(paper.values()), "--s", color=theme.heldout, linewidth=1.4)
     everything = [*middles, *ideal, *paper.values(), *(time for times in hours.values() for time in times)]
     axes.set_xscale("log", base=2)
@@ -171,12 +181,17 @@ def write(out: Path, places: Iterable[Path]) -> Path:
         NoRunsError, NotARunError: a place holds no run.
     """
     runs = [run for path in places for run in runs_of(path)]
-    task = ", ".join(sorted({str(run["task"]) for run in runs}))
-    shown = picture(png(draw(runs, LIGHT)), png(draw(runs, DARK)), "Fleet scaling", CAPTION)
-    header = ("Stations", "Seed", "Station-time to the target", "Success at the end", "Paper, as many robots")
-    parts = (element("h1", f"{task}: {len(runs)} runs compared"), shown, table(header, map(_row, runs), none=""))
-    out.write_text(page(f"{task}, runs compared", *parts), encoding="utf-8")
+    tasks = sorted({str(run["task"]) for run in runs})
+    title = f"{', '.join(tasks)}: {len(runs)} runs compared"
+    parts = [_task_part(task, [run for run in runs if str(run["task"]) == task]) for task in tasks]
+    out.write_text(page(title, element("h1", title), *parts), encoding="utf-8")
     return out
+
+
+def _task_part(task: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
+    shown = picture(png(draw(runs, LIGHT)), png(draw(runs, DARK)), f"Fleet scaling, {task}", CAPTION)
+    header = ("Stations", "Seed", "Station-time to the target", "Success at the end", "Paper, as many robots")
+    return section(task, shown, table(header, map(_row, runs), none=""))
 
 
 def _row(run: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ CRASH = "crash"  # the cause of a trial that the end of its station's process cu
 PURPOSES = {
     "screen": 0, "gate": 1, "heldout": 2, "audit": 5, "baseline": 4, "bank": 6, "play": 7, "check": 3,
 }  # fmt: skip
+WORDS = {"heldout": "held-out", "check": "check of the station"}
 Span = tuple[float, float]  # beginning and length, minutes
 
 
@@ -44,12 +45,13 @@ def draw(run: Run, theme: Theme) -> Figure:
         worked = [trial for trial in own if trial.cause != CRASH]
         axes.broken_barh(
             [(trial.start_minute, trial.wall_reset_min) for trial in worked], at, color=theme.faint,
-            label=None if row else "reset",
+            linewidth=0, label=None if row else "reset",
         )  # fmt: skip
         for purpose in purposes:
             axes.broken_barh(
-                [_span(trial) for trial in worked if trial.purpose == purpose], at,
-                color=theme.series[PURPOSES.get(purpose, len(theme.series) - 1)], label=None if row else purpose,
+                [_span(trial) for trial in worked if trial.purpose == purpose], at, linewidth=0,
+                color=theme.series[PURPOSES.get(purpose, len(theme.series) - 1)],
+                label=None if row else WORDS.get(purpose, purpose),
             )  # fmt: skip
     axes.set_yticks(list(rows.values()), list(rows))
     axes.set_xlim(0.0, max(run.minutes, 0.1))

@@ -79,7 +79,7 @@ def test_tokens_are_told_by_kind_by_lane_and_by_hypothesis(db: sqlite3.Connectio
         ["codex-1", "reject", "1", "1,000", "$0.2500"],
         ["claude-1", "", "1", "1,000", "$0.2500"],
     ]
-    assert "5.0% of all tokens are guessed" in page
+    assert "5.0 % of all tokens are guessed" in page
     assert "4,000 tokens in and out, 400 a minute; $1.00; 4,000 tokens and $1.00 for each accepted idea" in page
 
 

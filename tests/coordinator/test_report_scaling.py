@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from coordinator.report.milestones import climb, to_target
@@ -95,3 +96,27 @@ def test_the_paper_is_quoted_by_hours_that_fall_with_the_robots() -> None:
     for hours in PAPER_HOURS.values():
         assert list(hours.values()) == sorted(hours.values(), reverse=True)
     assert (PAPER_HOURS["push_t"][1], PAPER_HOURS["push_t"][8]) == (4.70, 1.98)
+
+
+def test_tasks_are_compared_apart(tmp_path: Path) -> None:
+    for task in ("push_t", "pin_insertion"):
+        (tmp_path / f"{task}.jsonl").write_text(json.dumps(of_bench(4, 60.0, task)) + "\n")
+    out = write(tmp_path / "out.html", [tmp_path / "push_t.jsonl", tmp_path / "pin_insertion.jsonl"])
+    text = out.read_text()
+    assert text.count("<picture>") == text.count("<h2>") == 2
+    assert "pin_insertion, push_t: 2 runs compared" in text
+
+
+@pytest.mark.parametrize(("minutes", "panels"), [(None, 1), (60.0, 2)])
+def test_no_panel_is_empty(minutes: float | None, panels: int) -> None:
+    assert len(draw([of_bench(4, minutes)], LIGHT).axes) == panels
+
+
+def test_a_curve_goes_on_to_the_end_of_its_run_where_the_target_was_not_met(run_dir: Path) -> None:
+    with closing(sqlite3.connect(run_dir / FILE, isolation_level=None)) as database:
+        database.execute("DELETE FROM heldout")
+    [run] = runs_of(run_dir)
+    assert run["to_target"] is None
+    assert run["clock_minutes"] == pytest.approx(15 * 30.0 / 60.0)
+    [curve, *_] = draw([run], LIGHT).axes[0].lines
+    assert np.asarray(curve.get_xdata())[-1] == pytest.approx(run["clock_minutes"] / 60.0)
