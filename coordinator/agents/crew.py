@@ -221,7 +221,7 @@ class Crew:
         if one.client is None:
             from coordinator.agents.messages import MessagesResearcher  # an optional package
 
-            return MessagesResearcher(name, model, work, folder, shelf.pictures(place.folder))
+            return MessagesResearcher(name, model, work, folder, shelf.pictures(place.folder), run=place.folder)
         shown, unsafe = shelf.shows(place.folder), self._wanted.unsafe
         return CodingAgent(name, one.client, one.programs, model, work, folder, unsafe=unsafe, shows=shown)
 

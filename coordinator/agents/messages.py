@@ -1,7 +1,7 @@
 """A model by its vendor's own library as a researcher: it reads and writes the policy's files with tools of ours.
 
-- No program of the agent's runs, so there is no cage: its tools change a table of files in memory, and the change is
-  admitted like any other agent's.
+- No program of the agent's runs but in a dry run of its policy, which is caged: its tools change a table of files in
+  memory, and the change is admitted like any other agent's.
 - It asks through the same proxy: the key, the count and the budgets are there. The prompt is marked to be kept in the
   vendor's cache, and so is the conversation's end, so that each turn pays for what is new.
 - Film strips of development trials are shown as pictures where the lab offers some.
@@ -25,6 +25,7 @@ from anthropic.types import Message
 
 from coordinator.agents.coding_agent import TRIES, AgentFailed, Assignment, Model
 from coordinator.agents.file_tools import TOOLS, FileTools
+from coordinator.agents.lab_tools import LabTools
 from coordinator.agents.pack import build
 from coordinator.agents.proxy import ModelProxy
 from coordinator.agents.transcripts import next_path
@@ -51,9 +52,15 @@ class MessagesResearcher:
         folder: Path,
         pictures: Callable[[ResearchContext], Sequence[bytes]] | None = None,
         wall_s: float = 1800.0,
+        run: Path | None = None,
     ) -> None:
-        """Prepare; `folder` keeps transcripts, `pictures` returns JPEG film strips of development trials."""
-        self.name = name
+        """Prepare; `folder` keeps transcripts, `pictures` returns JPEG film strips of development trials.
+
+        Args:
+            wall_s: how long one conversation may take.
+            run: the folder of the campaign whose records may be asked; none without it.
+        """
+        self.name, self._run = name, run
         self._model, self._assignment, self._folder, self._pictures = model, assignment, folder, pictures
         self._wall_s = wall_s
         self.stop: Callable[[], str | None] = lambda: None
@@ -79,13 +86,19 @@ class MessagesResearcher:
         ):
             tools = FileTools(self._assignment.tree(context), self._assignment.surface(context))
             until_s = time.monotonic() + self._wall_s
-            talk = _Talk(self, model, client, proxy, transcript, tools, until_s)
+            talk = _Talk(self, model, client, proxy, transcript, tools, until_s, self._lab(Path(folder)))
             with talk.watched():
                 return talk.proposal(self._first_message(context))
 
     def _proxy(self, path: Path) -> ModelProxy:
         model = self._model
         return ModelProxy(path, self.name, model.provider, model.purse, model.prices, model.book, model.patience)
+
+    def _lab(self, folder: Path) -> LabTools | None:
+        if self._run is None:
+            return None
+        policy = self._assignment.notes.policy
+        return LabTools(self._run, policy, folder / "lab", folder / "m.sock", lambda: self.stop())
 
     def _first_message(self, context: ResearchContext) -> list[dict[str, Any]]:
         left = self._model.purse.left(time.monotonic())
@@ -105,6 +118,7 @@ class _Talk:
     transcript: TextIO
     tools: FileTools
     until_s: float
+    lab: LabTools | None = None
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -146,7 +160,7 @@ class _Talk:
         for call in answer.content:
             if call.type != "tool_use":
                 continue
-            text, proposal = self.tools.do(call.name, call.input)
+            text, proposal = self._do(call.name, call.input)
             if proposal is not None:
                 return [], proposal
             results.append({"type": "tool_result", "tool_use_id": call.id, "content": text})
@@ -154,6 +168,11 @@ class _Talk:
             self.tools.refusals += 1
             results = [{"type": "text", "text": "Nothing was handed in: make your change and call submit."}]
         return results, None
+
+    def _do(self, tool: str, given: object) -> tuple[str, Proposal | None]:
+        words = given if isinstance(given, Mapping) else {}
+        said = None if self.lab is None else self.lab.do(tool, words, self.tools.files)
+        return self.tools.do(tool, given) if said is None else (said, None)
 
     def _ask(self, messages: Sequence[Mapping[str, Any]]) -> Message:
         """Return a whole answer; one that broke off is asked for again.
@@ -186,7 +205,7 @@ class _Talk:
             model=self.model.name,
             max_tokens=LONGEST_ANSWER,
             system=[{"type": "text", "text": SYSTEM}],
-            tools=TOOLS,  # type: ignore[arg-type]
+            tools=[*TOOLS, *(self.lab.offered if self.lab else ())],  # type: ignore[list-item]
             messages=messages,  # type: ignore[arg-type]
         ) as stream:
             for _ in stream:

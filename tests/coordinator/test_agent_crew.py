@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.agents import orders
+from coordinator.agents.cage import has_cage
 from coordinator.agents.crew import TIME_SPENT, Crew
 from coordinator.agents.hiring import Wanted
 from coordinator.agents.prices import NANO_USD
@@ -84,6 +85,18 @@ def test_an_idea_that_is_in_test_is_not_taken_twice_and_its_lane_rests(
         assert crew.idle() == []
         assert world.state(crew) == "resting"
         assert world.store.rows("SELECT COUNT(*) FROM refusals WHERE researcher = ?", LANE) == [(1,)]
+
+
+def test_a_model_asks_the_lab_s_records_and_runs_its_policy_dry(
+    world: CrewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = Step("query", content="SELECT researcher, kind FROM ideas")
+    with ModelServer([asks, Step("dry_run"), *GOOD]) as server, crew_of(world, server, monkeypatch) as crew:
+        assert world.thought(crew) == []
+        said = [str(asked["body"]["messages"][-1]["content"]) for asked in server.asked]
+        assert "researcher | kind\\nseed | seed" in said[1]
+        assert "no recording yet" in said[2] or not has_cage()
+        assert world.candidates() == 2
 
 
 FAULTS: list[tuple[str, Sequence[Fault | None], bool, str]] = [

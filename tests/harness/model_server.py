@@ -31,7 +31,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Step:
-    """What the model does: "write" a file, "read" one, "run" a command, "submit" its hypothesis, or "say" something."""
+    """What the model does: "write" a file, "read" one, "run" a command, "submit" its hypothesis, "say" something.
+
+    By API it can also "query" the lab's records and make a "dry_run".
+    """
 
     do: str
     path: str = ""
@@ -218,6 +221,8 @@ def tool_call(path: str, body: dict[str, Any], step: Step) -> tuple[str, dict[st
         return "exec_command", {"cmd": _command(step)}
     if step.do == "submit":
         return "submit", json.loads(step.content)
+    if step.do in ("query", "dry_run"):
+        return step.do, {"sql": step.content} if step.do == "query" else {}
     if step.do == "run":
         return "Bash", {"command": step.content, "description": "as the script says"}
     for name in {"write": ("Write", "write", "write_file"), "read": ("Read", "read", "read_file")}[step.do]:
