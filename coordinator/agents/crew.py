@@ -42,6 +42,11 @@ UNDECIDED = ("screen", "gate")
 TIME_SPENT = "the agents' minutes are used up"
 PAUSED = "paused by a person"
 CANNOT = "cannot obey"
+LAST_REFUSAL = """
+SELECT reason FROM refusals WHERE researcher = ? AND unix_s >
+    (SELECT COALESCE(MAX(created_unix_s), 0) FROM hypotheses WHERE researcher = ?)
+ORDER BY refusal_id DESC LIMIT 1
+"""
 INTO_LANES = "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -159,13 +164,13 @@ class Crew:
 
     def close(self) -> None:
         """End all thinking; no agent runs afterwards."""
-        self._lanes.close()
+        ended = self._lanes.close()
         for offer in self._lanes.offers():
             self._ended(offer)
-        with suppress(CoordinatorError):  # a full disk takes this no more than the rest; the ledger has it
+        with suppress(CoordinatorError, OSError):  # a full disk takes this no more than the rest; the ledger has it
             self._accounts.follow()
             self._write_rows()
-        if not any(lane.state == "thinking" for lane in self._lanes.states(time.monotonic())):
+        if ended:
             self._accounts.close()
 
     # -- what came ----------------------------------------------------------------------------------------------------
@@ -205,7 +210,9 @@ class Crew:
             name = f"{one.kind}-{self._counted[one.kind]}"
             query = "SELECT proposals, failures, thought_s FROM lanes WHERE lane = ?"
             before = self._store.rows(query, name)
+            refused = self._store.rows(LAST_REFUSAL, name, name)
             self._seats[name] = _Seat(one.kind, one.model, *(before[0] if before else ()))
+            self._seats[name].refused = refused[0][0] if refused else ""
             self._lanes.add(self._agent(name, one))
 
     def _agent(self, name: str, one: Hired) -> Researcher:

@@ -154,7 +154,7 @@ def _programs(
         missing = find_spec("anthropic") is None
         return {}, ["the package anthropic is not installed (pip install 'enpire[agents]')"] if missing else []
     lacking = []
-    folder = Path(environment.get("AGENTS_VENV", INSTALLED))
+    folder = Path(environment.get("AGENTS_VENV") or INSTALLED).absolute()
     programs = client.programs(folder)
     if programs is None:
         lacking.append(f"its program is not in {folder} (make test-agents installs it; AGENTS_VENV names the folder)")

@@ -73,6 +73,7 @@ class Lanes:
         """Begin with these, each under its own name."""
         self._lock = threading.Lock()
         self._lanes: dict[str, _Lane] = {}
+        self._removed: list[_Lane] = []
         self._offers: list[Offer] = []
         for researcher in researchers:
             self.add(researcher)
@@ -92,7 +93,7 @@ class Lanes:
         """Close a lane; what it is thinking ends and is not offered."""
         self.pause(name, "removed")
         with self._lock:
-            del self._lanes[name]
+            self._removed.append(self._lanes.pop(name))
 
     def pause(self, name: str, why: str = "paused by a person") -> None:
         """Let a lane think no more, and end what it is thinking."""
@@ -157,14 +158,15 @@ class Lanes:
                 for name, lane in self._lanes.items()
             ]
 
-    def close(self, wait_s: float = 10.0) -> None:
-        """End all thinking, and wait until it has ended."""
+    def close(self, wait_s: float = 10.0) -> bool:
+        """End all thinking, that of removed lanes too, and wait until it has ended; return whether it has."""
         self.halt("the campaign is over")
         with self._lock:
-            lanes = list(self._lanes.values())
+            lanes = [*self._lanes.values(), *self._removed]
         until_s = time.monotonic() + wait_s
         while any(lane.thinking for lane in lanes) and time.monotonic() < until_s:
             time.sleep(0.02)
+        return not any(lane.thinking for lane in lanes)
 
     def _think(self, name: str, lane: _Lane, context: ResearchContext, now_s: float) -> None:
         began_s = time.monotonic()

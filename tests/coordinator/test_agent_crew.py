@@ -85,6 +85,9 @@ def test_an_idea_that_is_in_test_is_not_taken_twice_and_its_lane_rests(
         assert crew.idle() == []
         assert world.state(crew) == "resting"
         assert world.store.rows("SELECT COUNT(*) FROM refusals WHERE researcher = ?", LANE) == [(1,)]
+    with ModelServer(GOOD) as server, crew_of(world, server, monkeypatch) as crew:  # another process
+        world.thought(crew)
+        assert "it is in test as candidate 2" in server.asked[0]["body"]["messages"][0]["content"][-1]["text"]
 
 
 def test_a_model_asks_the_lab_s_records_and_runs_its_policy_dry(

@@ -51,6 +51,15 @@ def test_an_address_of_one_s_own_is_asked_with_or_without_v1(installed: Mapping[
         assert one.provider.base_url == "http://127.0.0.1:9"
 
 
+def test_programs_are_found_from_wherever_an_agent_is_started(
+    installed: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(installed["AGENTS_VENV"])
+    monkeypatch.chdir(folder.parent)
+    for one in hire(Wanted(("claude-code", "codex", "kimi")), {**installed, "AGENTS_VENV": folder.name}):
+        assert all(path.is_absolute() for path in one.programs.values())
+
+
 def test_a_model_is_named_for_all_or_for_one(installed: Mapping[str, str]) -> None:
     wanted = Wanted(("codex", "kimi", "claude-api"), models=("kimi=own-1", "other-2"))
     models = {one.kind: one.model for one in hire(wanted, installed)}

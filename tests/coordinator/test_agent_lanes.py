@@ -136,6 +136,24 @@ def test_lanes_come_and_go_while_others_think() -> None:
     assert lanes.offers() == []
 
 
+def test_the_end_waits_for_a_lane_that_was_removed_while_it_thought() -> None:
+    ended = threading.Event()
+
+    def late() -> Proposal:
+        time.sleep(0.2)
+        ended.set()
+        return IDEA
+
+    thinker = Thinker("one", late)
+    lanes = Lanes([thinker])
+    lanes.think("one", CONTEXT, 0.0)
+    thinker.let.set()
+    lanes.remove("one")
+    assert not lanes.close(0.0) or ended.is_set()
+    assert lanes.close()
+    assert ended.is_set()
+
+
 def test_the_end_of_a_campaign_ends_all_thinking() -> None:
     thinkers = [Thinker(f"t{i}", lambda: IDEA) for i in range(4)]
     lanes = Lanes(thinkers)
