@@ -123,7 +123,7 @@ def read_inventory(payload: bytes) -> Inventory:
             raise BatchRefused(f"reconcile: protocol {protocol!r:.20}; this coordinator speaks {PROTOCOL}")
         case {"edge": str(edge), "epoch": str(epoch), "recordings": [*recordings]} if len(
             recordings
-        ) <= MOST_RECORDINGS and all(isinstance(item, str) for item in recordings):
+        ) <= MOST_RECORDINGS and all(isinstance(item, str) and SHA256.fullmatch(item) for item in recordings):
             return Inventory(edge, epoch, recordings)
     raise BatchRefused("reconcile: does not say which edge, epoch and recordings")
 

@@ -34,6 +34,7 @@ WHERE state = 'leased' ORDER BY assignments.rowid
 """
 EMPTY_WANTS = 2  # a station that wants so many holds none beyond the one that it runs
 NO_SUCH_FILE = "404"  # the one refusal that stations take as a no
+NESTED = "it is nested too deeply to be looked at"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ class Reception:
         except (RequestRefused, BatchRefused, BlobRefused) as error:
             LOG.warning("%s refused: %s", question.key, error)
             question.refuse(str(error))
+        except RecursionError:
+            LOG.warning("%s refused: %s", question.key, NESTED)
+            question.refuse(NESTED)
 
     def _lease(self, question: Question, now_unix_s: float) -> None:
         request = read_request(question.payload, self._task)
@@ -205,9 +209,15 @@ class Reception:
 
     def _trust(self, question: Question) -> None:
         """Answer with a piece of a public file of the repository."""
-        found = self._repository.piece(question.name, read_offset(question.attachment), PIECE_BYTES)
+        offset = read_offset(question.attachment)
+        try:
+            found = self._repository.piece(question.name, offset, PIECE_BYTES)
+        except OSError as error:
+            raise RequestRefused(f"file: it cannot be read here: {error.strerror}") from error
         if found is None:
             question.refuse(NO_SUCH_FILE)
+        elif not offset <= found[0]:
+            raise RequestRefused(f"file: it has {found[0]} bytes, none from {offset} on")
         else:
             question.answer(msgpack.packb({"total": found[0], "data": found[1]}))
 

@@ -7,6 +7,7 @@ soon; nothing is decided by it here: every station passes its own gates.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def _read(edge: str, number: int, item: Any) -> Rollout | None:
             "bundle": str(bundle), "state": str(state), "reason": str(reason), "gates": str(gates),
             "since_unix_s": float(since_unix_s),
         } if SHA256.fullmatch(bundle) and state in STATES and len(gates) <= MOST_GATES_BYTES:  # fmt: skip
-            pass
+            if not math.isfinite(since_unix_s):
+                return None
         case _:
             return None
     try:

@@ -91,7 +91,7 @@ class Roster:
             view.state, view.detail, view.refusal = str(said["state"]), str(said["detail"]), str(said["refusal"])
             view.last_sequence = max(view.last_sequence, int(said["sequence"]))
             self.memory(edge, float(said["memory_mb"]))
-        except (ValueError, KeyError, TypeError, OverflowError, msgpack.UnpackException):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, msgpack.UnpackException):
             return []
         changed = [item for item in read_rollouts(edge, said.get("rollouts")) if view.rollouts.get(item.bundle) != item]
         view.rollouts |= {item.bundle: item for item in changed}

@@ -28,12 +28,13 @@ from coordinator.network import Network, Question
 from coordinator.publish.authority import FOLDER as AUTHORITY
 from coordinator.publish.authority import Authority
 from coordinator.publish.publisher import Lab
-from coordinator.reception import Desk, Reception
+from coordinator.reception import NESTED, Desk, Reception
 from coordinator.registrar import Registrar
 from coordinator.rollouts import STATES
 from coordinator.roster import Roster, StationView
 from coordinator.store import FILE, Store
 
+LOG = logging.getLogger("coordinator.serve")
 ENDPOINT = re.compile(r"(?P<kind>tcp|tls)/(?P<host>[^/\s]+):(?P<port>[0-9]{1,5})", re.ASCII)
 ROOT_FILE, LOG_FILE = "root.json", "coordinator.log"
 LOG_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
@@ -92,7 +93,11 @@ class Service:
 
     def _took(self, question: Question) -> bool:
         """Return whether a question was the registrar's, who has answered it then."""
-        return self._registrar is not None and self._registrar.took(question, time.time())
+        try:
+            return self._registrar is not None and self._registrar.took(question, time.time())
+        except RecursionError:
+            LOG.warning("%s refused: %s", question.key, NESTED)
+            return True
 
 
 def serve(plan: Plan, show: Callable[[Plan, Roster], None], say: Callable[[str], None]) -> None:
@@ -111,7 +116,7 @@ def serve(plan: Plan, show: Callable[[Plan, Roster], None], say: Callable[[str],
         while not stop.is_set():
             try:
                 service.turn()
-            except CoordinatorError as error:
+            except (CoordinatorError, OSError) as error:  # a full disk, say
                 say(str(error))
                 stop.wait(1.0)
             if time.monotonic() >= shown_at_s:

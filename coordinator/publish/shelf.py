@@ -64,6 +64,8 @@ class Shelf:
     def piece(self, path: str, offset: int = 0, most: int | None = None) -> tuple[int, bytes] | None:
         """Return the size of a public file and at most `most` of its bytes from `offset` on; None where there is none.
 
+        Of an offset beyond the file's end the bytes are none.
+
         Raises:
             OSError: it cannot be read.
         """
@@ -80,7 +82,7 @@ class Shelf:
             os.close(descriptor)
             return None
         with open(descriptor, "rb") as file:
-            file.seek(offset)
+            file.seek(min(offset, found.st_size))  # the system refuses numbers that no file can have
             return found.st_size, file.read() if most is None else file.read(most)
 
     def forget(self, keep: Collection[str], before_unix_s: float) -> int:
