@@ -2,6 +2,7 @@
 
 Results are kept beside it in docs/figures.json, by bench. Whole campaigns take hours, so they are run on request only.
 Usage: python bench/figures.py [BENCH ...]    without names all but the slow ones; e.g. control_step demo_seeds
+       BENCH=FILE takes what that bench printed into FILE instead of running it, e.g. mru=runs/mru.log
 """
 
 from __future__ import annotations
@@ -39,24 +40,30 @@ def main(names: list[str]) -> None:
     """Run the named benches, or all quick ones, and write the page."""
     found = {path.stem for path in Path(__file__).parent.glob("*.py")} - NOT_A_BENCH
     known = sorted(found | OPTIONS.keys())
-    unknown = sorted(set(names) - set(known))
+    asked = dict(name.partition("=")[::2] for name in names)
+    unknown = sorted(set(asked) - set(known))
     if unknown:
         sys.exit(f"no bench {', '.join(unknown)}; known: {', '.join(known)}")
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in names or [name for name in known if name not in SLOW]:
+    for name, file in (asked or {name: "" for name in known if name not in SLOW}).items():
         print(f"{name} ...", file=sys.stderr)
-        results[name] = _run(name)
+        results[name] = _result(Path(file).read_text() if file else _run(name))
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(OPENING + "".join(_section(name, results[name]) for name in sorted(results)))
     print(PAGE.relative_to(ROOT))
 
 
-def _run(name: str) -> dict[str, Any]:
+def _run(name: str) -> str:
+    """Run a bench and return what it printed."""
     script, *options = OPTIONS.get(name, (name,))
     command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), *options]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    rows = json.loads(done.stdout.strip().splitlines()[-1])["rows"]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _result(printed: str) -> dict[str, Any]:
+    """Return the rows in a bench's last line, with the day and the machine."""
+    rows = json.loads(printed.strip().splitlines()[-1])["rows"]
     machine = f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}"
     return {"rows": rows, "machine": machine, "day": f"{date.today()}"}
 
