@@ -108,8 +108,10 @@ class Crew:
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def idle(self) -> list[str]:
-        """Return who may be asked."""
-        return [] if self._out_of_time() else self._lanes.idle(time.monotonic())
+        """Return who may be asked: who thinks about nothing, and whose last thought was taken."""
+        if self._out_of_time():
+            return []
+        return [name for name in self._lanes.idle(time.monotonic()) if self._seats[name].began_s is None]
 
     def choose(self, names: Sequence[str], candidates: Iterable[Candidate]) -> str:
         """Return whom to ask of these, agents or others: who brought most for what it cost, as far as is known."""

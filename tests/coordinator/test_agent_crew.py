@@ -74,6 +74,18 @@ def test_a_proposal_is_tested_and_its_calls_are_its_hypothesis_s(
         assert world.journal.campaign.candidates[-1].source.key == before
 
 
+def test_a_lane_is_asked_again_only_once_its_thought_was_taken(
+    world: CrewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ModelServer(GOOD) as server, crew_of(world, server, monkeypatch) as crew:
+        crew.think(LANE, world.work_until_wanted(), time.time())
+        while world.state(crew) == "thinking":
+            time.sleep(0.01)
+        assert crew.idle() == []
+        assert list(crew.take(world.journal, time.time())) == []
+        assert crew.idle() == [LANE]
+
+
 def test_an_idea_that_is_in_test_is_not_taken_twice_and_its_lane_rests(
     world: CrewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
