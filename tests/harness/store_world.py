@@ -40,6 +40,7 @@ class StoreWorld:
         self.path = folder / FILE
         self.first: Facts = {}
         self._assignments = 0
+        self._asked: dict[str, str] = {}  # assignment -> the station that it was handed to
         self._notes = 0
         self._key = Ed25519PrivateKey.from_private_bytes(bytes(32))
         self._public_key = self._key.public_key().public_bytes_raw().hex()
@@ -116,6 +117,7 @@ class StoreWorld:
     def _lease(self, draw: random.Random, edge: str) -> Step:
         names = [f"a{self._assignments + number}" for number in range(draw.randint(1, MOST_AT_ONCE))]
         self._assignments += len(names)
+        self._asked |= dict.fromkeys(names, edge)
         work = [Attempt(name, 1, BUNDLE, "dev-1", START, 7, "screen", None) for name in names]
         lease = Lease(f"lease-{names[0]}", "push_t", (), LATER_S)
         meant: Facts = {("assignment", name): lease.lease_id for name in names}
@@ -136,9 +138,10 @@ class StoreWorld:
         return promise(meant, lambda: self._store.ingest(batch, NOW_S))
 
     def _seal(self, draw: random.Random, edge: str, facts: Facts) -> tuple[Trial, Sealed]:
-        """Return a trial of one of the assignments that are out, as its station keeps it."""
+        """Return a trial of one of the assignments that its station has out, as that keeps it."""
         before = self._sealed[edge]
-        out = [key[1] for key in facts if key[0] == "assignment" and ("done", key[1]) not in facts]
+        leased = [key[1] for key in facts if key[0] == "assignment" and ("done", key[1]) not in facts]
+        out = [name for name in leased if self._asked[name] == edge]
         trial = make_trial(edge, "e1", len(before) + 1, draw.choice(out) if out else "unasked", draw)
         sealed = self._sign(trial, before[-1][1].chain if before else first_link("e1"))
         before.append((trial, sealed))
