@@ -54,7 +54,7 @@ def start_campaign(
         int, typer.Option(min=0, max=200, help="starts that chose nothing, to measure the last policy on after that")
     ] = 50,
     play_per_hour: Annotated[
-        int, typer.Option(min=0, help="of a station, attempts that nothing is decided on; 0 for no bound")
+        int, typer.Option(min=0, help="of a station, attempts that no test waits for; 0 for no bound")
     ] = 0,
     station_minutes: Annotated[
         float, typer.Option(min=0.0, help="of a station, after which it rests rather than plays; 0 for no bound")

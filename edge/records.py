@@ -28,7 +28,7 @@ EDGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)  # part of t
 
 
 class Outcome(StrEnum):
-    """How a trial counts: failures are the policy's, invalid ones are the harness's and leave the denominator."""
+    """How a trial ended; an invalid one was cut short, or could not be judged, as its cause says."""
 
     SUCCESS = "success"
     FAILURE = "failure"

@@ -1,4 +1,4 @@
-"""What a station may be worn for nothing but play; beyond it the station rests until something is to be decided."""
+"""What a station may be worn for play alone; beyond it the station rests until something is to be decided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOUR_S = 3600.0
 class WearBudget:
     """Of each station; 0 sets no bound."""
 
-    play_per_hour: int = 0  # attempts that nothing is decided on
+    play_per_hour: int = 0  # attempts of the incumbent that no test waits for
     station_minutes: float = 0.0  # in all, after which there is no more play
 
 
@@ -29,7 +29,7 @@ class Wear:
         self._station_s[edge] += station_s
 
     def may_play(self, edge: str, now_s: float) -> bool:
-        """Return whether the station may run an attempt that nothing is decided on."""
+        """Return whether the station may run an attempt of the incumbent that no test waits for."""
         played = self._played_unix_s[edge]
         while played and played[0] <= now_s - HOUR_S:
             played.popleft()
@@ -39,5 +39,5 @@ class Wear:
         )
 
     def played(self, edge: str, now_s: float) -> None:
-        """Note an attempt that nothing is decided on."""
+        """Note such an attempt."""
         self._played_unix_s[edge].append(now_s)

@@ -6,7 +6,7 @@ One queue serves all stations. Its classes, most urgent first:
 - P1 what a decision waits for: pairs of the gate, once-failed states, held-out and audit starts.
 - P2 the incumbent's baseline and screens of agents' candidates.
 - P3 screens of the offline researcher's candidates, and attempts that it learns from.
-- P4 the incumbent on development starts: there is always one more.
+- P4 the incumbent on development starts, for its baseline: there is always one more.
 """
 
 from __future__ import annotations
