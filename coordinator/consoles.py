@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,15 +23,15 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def enrol_console(run: Path, user: str, into: Path, days: float, now_unix_s: float) -> tuple[Tls, str]:
     """Write a console's identity to a folder that only its owner can read; return it, and the endpoint to connect to.
 
-    A folder that is there already keeps its mode, and only the files are its owner's alone; one that others can write
-    to is refused, as they could put another key or another authority in their place.
+    A folder that is there already keeps its mode, and only the files are its owner's alone; one that is another's, or
+    that others can write to, is refused, as they could put another key or another authority in their place.
 
     The endpoint is empty where nobody has served the run yet. The key is written last: where it is missing, nothing
     holds the certificate, and the command can be given again.
 
     Raises:
-        CoordinatorError: no run, no such name, a life that is none, or a folder that holds an identity already or
-            that others can write to.
+        CoordinatorError: no run, no such name, a life that is none, or a folder that holds an identity already, is
+            another's or can be written to by others.
         OSError: the folder cannot be written.
     """
     if not 0.0 < days <= MOST_DAYS:
@@ -38,9 +39,7 @@ def enrol_console(run: Path, user: str, into: Path, days: float, now_unix_s: flo
     name, database, tls = console_name(user), database_of(run), Tls.of(into)
     if tls.key.exists():
         raise EnrolmentRefused(f"{into} holds the identity of somebody already; give another --out")
-    if into.exists() and into.stat().st_mode & OTHERS_WRITE:
-        raise EnrolmentRefused(f"others can write to {into}, which is to hold a private key; give another --out, or "
-                               f"chmod go-w {into}")  # fmt: skip
+    _check_owned(into)
     authority = Authority(run / AUTHORITY_FOLDER)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.fromtimestamp(now_unix_s, UTC)
@@ -54,3 +53,14 @@ def enrol_console(run: Path, user: str, into: Path, days: float, now_unix_s: flo
     write_whole(tls.certificate, certificate, OWNER_ONLY_FILE)
     write_whole(tls.key, key.private_bytes(serialization.Encoding.PEM, form, nothing), OWNER_ONLY_FILE)
     return tls, endpoints[0] if endpoints else ""
+
+
+def _check_owned(folder: Path) -> None:
+    """Raise EnrolmentRefused where a folder is there and others than its user can write to it, as its owner can."""
+    if not folder.exists():
+        return
+    status, what = folder.stat(), f"{folder}, which is to hold a private key"
+    if status.st_uid != os.geteuid():
+        raise EnrolmentRefused(f"another user owns {what}; give another --out, or run this as that user")
+    if status.st_mode & OTHERS_WRITE:
+        raise EnrolmentRefused(f"others can write to {what}; give another --out, or chmod go-w {folder}")

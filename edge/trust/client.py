@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from edge.wire.targets import (
     CANDIDATES,
     NOT_FOUND,
     OVERRIDES,
+    PROBES,
     RELEASED,
     REVOKED,
     REVOKED_LIST,
@@ -61,16 +61,6 @@ CONFIG = UpdaterConfig(
 )
 ROOT_FILE, CACHE, BUNDLES = "root.json", "metadata", "bundles"
 MOST_ORDER_BYTES, MOST_LIST_BYTES, MOST_BUNDLE_BYTES, MOST_WEIGHT_BYTES = 64 << 10, 1 << 20, 4 << 20, 8 << 30
-PLACEHOLDER = "-"
-# A path of each role, which python-tuf loads it by.
-PROBES = {
-    RELEASED: bundle_path(RELEASED, PLACEHOLDER, PLACEHOLDER),
-    CANDIDATES: bundle_path(CANDIDATES, PLACEHOLDER, PLACEHOLDER),
-    WEIGHTS: weights_path(PLACEHOLDER),
-    ASSIGNMENTS: order_path(PLACEHOLDER),
-    REVOKED: REVOKED_LIST,
-    OVERRIDES: override_path(PLACEHOLDER),
-}
 
 
 @dataclass(frozen=True)
@@ -160,11 +150,12 @@ class Trust:
             Tampered: not the bytes that were signed; `Stale` where what this station knows is too old.
             ClockSuspect: the clock cannot be right.
         """
-        grant, target = self._granted(task, bundle)
-        data = self._fetch(target, MOST_BUNDLE_BYTES)
-        if hashlib.sha256(data).hexdigest() != bundle:
-            raise Tampered(f"{target.path} is signed for other bytes than its name says")
-        return grant, data
+        grant, target = self._bundle_target(task, bundle)
+        return grant, self._fetch(target, MOST_BUNDLE_BYTES)
+
+    def more_of_bundle(self, task: str, bundle: str, into: Path, most: int, time_is_up: Callable[[], bool]) -> int:
+        """Fetch some `most` more bytes of a bundle to `into`/<bundle>; as `more_weights`."""
+        return self._more(self._bundle_target(task, bundle)[1], into / bundle, most, time_is_up)
 
     def weights(self, sha256: str, into: Path) -> Path:
         """Fetch a file of weights to `into`/<sha256> unless it is there, and return that.
@@ -189,9 +180,7 @@ class Trust:
 
         Raises: as `bundle`.
         """
-        target = self._weights_target(sha256)
-        with self._locked(), told():
-            return go_on(target, into / sha256, self._fetcher, most, time_is_up)
+        return self._more(self._weights_target(sha256), into / sha256, most, time_is_up)
 
     def order(self, edge: str) -> bytes | None:
         """Return the JSON that tells `edge` what to run, None where there is none.
@@ -331,6 +320,13 @@ class Trust:
                 return Grant(bundle, task, role, signed.expires.timestamp()), target
         raise why
 
+    def _bundle_target(self, task: str, bundle: str) -> tuple[Grant, TargetFile]:
+        grant, target = self._granted(task, bundle)
+        check_target(target, MOST_BUNDLE_BYTES)
+        if target.hashes["sha256"] != bundle:
+            raise Tampered(f"{target.path} is signed for other bytes than its name says")
+        return grant, target
+
     def _weights_target(self, sha256: str) -> TargetFile:
         target = self._target(WEIGHTS, weights_path(sha256)) if SHA256.fullmatch(sha256) else None
         if target is None or target.hashes.get("sha256") != sha256:
@@ -352,6 +348,10 @@ class Trust:
             self.refresh()
         assert self._verified is not None
         return self._verified
+
+    def _more(self, target: TargetFile, final: Path, most: int, time_is_up: Callable[[], bool]) -> int:
+        with self._locked(), told():
+            return go_on(target, final, self._fetcher, most, time_is_up)
 
     def _fetch(self, target: TargetFile, most: int) -> bytes:
         check_target(target, most)

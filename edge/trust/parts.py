@@ -2,11 +2,13 @@
 
 - A cut at any byte loses nothing but what the disk had not taken yet.
 - The file gets its name only once all of it has the hash that was signed; before that nothing may use it.
-- What turns out to be other bytes is deleted, and begins anew; so is a finished file that was damaged since.
+- What turns out to be other bytes is deleted, and begins anew; so is a finished file that was damaged since, and what
+  the disk cannot read any more.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -60,7 +62,7 @@ def go_on(target: TargetFile, final: Path, fetcher: Bounded, most: int, time_is_
     final.parent.mkdir(parents=True, exist_ok=True)
     here = arrived(final)
     missing = max(target.length - here, 0)
-    if missing:
+    if missing or not target.length:
         fetcher.allow(longest_s(min(missing, most)))
         chunks = fetcher.fetch_from(f"{TARGETS_URL}{target.get_prefixed_paths()[0]}", here, missing)
         missing = append(part_of(final), chunks, missing, most, time_is_up)
@@ -115,6 +117,8 @@ def finish(target: TargetFile, final: Path) -> None:
     except LengthOrHashMismatchError:
         part.unlink()
         raise
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())  # what an earlier process wrote may not be on the disk yet
     part.replace(final)
     sync_folder(final.parent)
 
@@ -123,7 +127,13 @@ def verify(target: TargetFile, path: Path) -> None:
     """Raise unless a file has the bytes that were signed.
 
     Raises:
-        LengthOrHashMismatchError: it has not.
+        LengthOrHashMismatchError: it has not, or a disk has lost some of them.
+        OSError: it cannot be opened or read for another reason.
     """
-    with open(path, "rb") as file:
-        target.verify_length_and_hashes(file)
+    try:
+        with open(path, "rb") as file:
+            target.verify_length_and_hashes(file)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise LengthOrHashMismatchError(f"{path} cannot be read any more: {error.strerror}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error

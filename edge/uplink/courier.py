@@ -7,8 +7,8 @@
 - Each time that the coordinator is found, and now and then, both compare what they have: whatever the ledger says, what
   the coordinator lacks is sent again, every recording whose file is still here included, and what a backup holds may be
   deleted here.
-- A lease is kept only once every bundle that it names is here (see `edge.uplink.supply`); one that may not run here
-  makes its lease refused.
+- A lease is kept only if every bundle that it names is here (see `edge.uplink.supply`); one that may not run here, or
+  has not come yet, makes its lease refused, and holds up nothing else.
 - What gets no answer is sent again in smaller portions, so that a thin link carries it too.
 - A recording is checked here before its first piece, and goes on from where the coordinator is. One that cannot be sent
   is held back, so that the others are not, and tried again some minutes later.
@@ -26,7 +26,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from io import BufferedReader
-from typing import Any
 
 import msgpack
 
@@ -34,9 +33,11 @@ from edge.activation.series import OWN, OWN_PURPOSES
 from edge.ledger import Held, Identity, Ledger
 from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.trust.errors import Unreachable
+from edge.uplink.answers import identity_of, range_of, refusal_of, unpack_map
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
 from edge.uplink.supply import NotSupplied, Supply
+from edge.uplink.weights import PAUSE_S
 from edge.wire import key_of
 
 LOG = logging.getLogger("edge.uplink")
@@ -47,6 +48,7 @@ AFTER_REFUSAL_S = 1.0
 RECORDING_TIMEOUT_S = 20.0
 PIECE_BYTES, LEAST_PIECE_BYTES = 1 << 20, 16 << 10
 MOST_RECORDING_BYTES = 256 << 20  # the coordinator takes no larger ones
+MAKE_ROOM_EVERY_S = 10.0
 COMPARE_EVERY_S = TRY_HELD_BACK_EVERY_S = 600.0
 MOST_COMPARED = 256  # recordings a question
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -75,13 +77,14 @@ class Courier:
         self._supply = supply
         self._software = software
         self._clock = clock
-        self._offered: list[Lease] = []  # leases whose bundles are not all here yet
+        self._offered: list[Lease] = []  # leases that are not in the ledger yet
         self._held_back: set[str] = set()  # recordings that could not be sent
         self._checked: dict[str, tuple[tuple[int, int], str]] = {}  # recording -> size and time of the file, its fault
         self._have: dict[str, int] = {}  # bytes of the recording under way that the coordinator has
         self._batch, self._piece_bytes = BATCH, PIECE_BYTES
         # By the clock.
         self._ask_after_s = self._compare_at_s = self._try_held_back_at_s = float("-inf")
+        self._make_room_at_s = float("-inf")
         self._send_after_s = float("-inf")  # the next piece of a recording
         self.refusal = ""  # the newest thing that was refused on either side, for the status
         self.answered = False  # whether the coordinator has answered, or refused, in this turn
@@ -104,25 +107,31 @@ class Courier:
             self._try_held_back_at_s = self._clock() + TRY_HELD_BACK_EVERY_S
         limit = self._batch
         more = self.send_trials(now_unix_s) == limit
-        self._follow()
+        trouble = self._follow()
         self.fetch_work(now_unix_s)
         if not more and self._clock() >= self._send_after_s:
             sent_bytes = self.send_piece(now_unix_s)
             more = sent_bytes > 0
             if self.busy:
                 self._send_after_s = self._clock() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
+        if trouble is not None:
+            raise NoAnswer(f"no answer about what may run here: {trouble}") from trouble
         return more
 
-    def _follow(self) -> None:
-        """Learn what the lab says about what may run here, and follow it."""
+    def _follow(self) -> Unreachable | None:
+        """Learn what the lab says about what may run here, and follow it; return why there was no answer, if so."""
         before = self._supply.refusal
         try:
             self._supply.turn()
+            if self._supply.lacks_room and self._clock() >= self._make_room_at_s:
+                self._make_room_at_s = self._clock() + MAKE_ROOM_EVERY_S
+                self._supply.prune(self._ledger.bundles_needed())
         except Unreachable as error:
-            raise NoAnswer(f"no answer about what may run here: {error}") from error
+            return error
         finally:
             if self._supply.refusal != before:
                 self.refusal = self._supply.refusal
+        return None
 
     def lost_touch(self) -> None:
         """Compare again once the coordinator is found: it may be another, or restored from a backup."""
@@ -160,7 +169,7 @@ class Courier:
             "protocol": PROTOCOL, "edge": self._ledger.edge, "epoch": held.epoch, "first": held.first,
             "last": held.last, "recordings": recordings,
         }  # fmt: skip
-        answer = _unpack_map(self._ask("reconcile", msgpack.packb(question)))
+        answer = unpack_map(self._ask("reconcile", msgpack.packb(question)))
         match answer:
             case {
                 "high": int(high), "missing": [*missing], "replicated": [*replicated],
@@ -169,7 +178,7 @@ class Courier:
                 pass
             case _:
                 raise NoAnswer("an answer that does not say what the coordinator has")
-        gaps, safe_trials = [_range(item) for item in missing], [_range(item) for item in replicated]
+        gaps, safe_trials = [range_of(item) for item in missing], [range_of(item) for item in replicated]
         reopened = self._ledger.reopen(held.epoch, high, gaps)
         if reopened:
             LOG.warning("the coordinator does not have %d trials that it had; they are sent again", reopened)
@@ -191,12 +200,12 @@ class Courier:
         trials = [(item.body, item.previous, item.signature) for item in batch.trials.values()]
         question = {"protocol": PROTOCOL, "key": batch.key, "trials": trials}
         self._batch = max(len(trials) // 2, 1)  # should this get no answer
-        answer = _unpack_map(self._ask("trials", msgpack.packb(question), timeout_s=timeout_s))
+        answer = unpack_map(self._ask("trials", msgpack.packb(question), timeout_s=timeout_s))
         self._batch = BATCH
         acked, refused, forked = (answer.get(name, []) for name in ("acked", "refused", "forked"))
         if not (isinstance(acked, list) and isinstance(refused, list) and isinstance(forked, list)):
             raise NoAnswer("an answer that does not list trials")
-        kept, unwanted = [_identity(item) for item in acked], [_refusal(item) for item in refused]
+        kept, unwanted = [identity_of(item) for item in acked], [refusal_of(item) for item in refused]
         # An answer can only mark what was asked about.
         self._ledger.acknowledge([item for item in kept if item in batch.trials], now_unix_s)
         self._give_up([item for item in unwanted if item[0] in batch.trials], forked)
@@ -274,7 +283,7 @@ class Courier:
     def _carry_piece(self, sha256: str, size: int, offset: int, piece: bytes, now_unix_s: float) -> None:
         """Send a piece, or none, and note how much the coordinator has of the whole."""
         said = msgpack.packb({"edge": self._settings.name, "size": size, "offset": offset})
-        have = _unpack_map(self._ask(f"blob/{sha256}", piece, said, RECORDING_TIMEOUT_S)).get("have")
+        have = unpack_map(self._ask(f"blob/{sha256}", piece, said, RECORDING_TIMEOUT_S)).get("have")
         if not isinstance(have, int) or not 0 <= have <= size:
             raise NoAnswer("an answer that does not say how much of a recording the coordinator has")
         if have == size:
@@ -342,11 +351,7 @@ class Courier:
             return []
 
     def _take(self, lease: Lease, now_unix_s: float) -> None:
-        """Keep a lease once everything that it needs is here.
-
-        Raises:
-            NoAnswer: a bundle could not be fetched now.
-        """
+        """Keep a lease once everything that it needs is here; else it is not taken, and others are asked for later."""
         if not lease.expires_unix_s > now_unix_s:
             return
         try:
@@ -356,11 +361,10 @@ class Courier:
                 raise Refused("evidence of a roll-out is this station's own, and nobody else's to ask for")
             for bundle in {item.bundle: None for item in lease.assignments}:
                 self._supply.bring(bundle)
-        except Unreachable as error:
-            raise NoAnswer(f"no answer about what a lease needs: {error}") from error
-        except (NotSupplied, Refused) as error:
+        except (NotSupplied, Refused, Unreachable) as error:
             self._refuse(f"lease {lease.lease_id} is not taken: {error}")
-            self._ask_after_s = self._clock() + AFTER_REFUSAL_S
+            no_answer = isinstance(error, Unreachable)  # to wait for one takes seconds, in which nothing else is done
+            self._ask_after_s = self._clock() + (PAUSE_S if no_answer else AFTER_REFUSAL_S)
             return
         self._ledger.add_lease(lease)
 
@@ -381,34 +385,3 @@ def _fault(sha256: str, file: BufferedReader, size: int) -> str:
     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
         return "its bytes are not those that its trial was sealed with; the disk may be damaged"
     return ""
-
-
-def _unpack_map(data: bytes) -> dict[str, Any]:
-    try:
-        answer = msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise NoAnswer(f"an answer that is not msgpack: {error}") from error
-    if not isinstance(answer, dict):
-        raise NoAnswer("an answer that is not a map")
-    return answer
-
-
-def _identity(raw: Any) -> Identity:
-    match raw:
-        case [str(edge), str(epoch), int(sequence)] if 0 < sequence < 2**63:  # what a ledger can hold
-            return edge, epoch, sequence
-    raise NoAnswer("an answer that does not name trials")
-
-
-def _range(raw: Any) -> tuple[int, int]:
-    match raw:
-        case [int(low), int(high)] if 0 <= low <= high < 2**63:
-            return low, high
-    raise NoAnswer("an answer that does not name ranges of trials")
-
-
-def _refusal(raw: Any) -> tuple[Identity, str]:
-    match raw:
-        case [*identity, reason]:
-            return _identity(identity), str(reason)
-    raise NoAnswer("an answer that does not name what it refuses")

@@ -14,7 +14,7 @@ from tuf.ngclient import FetcherInterface
 
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.wire import key_of
-from edge.wire.targets import NOT_FOUND, PIECE_BYTES, TRUST
+from edge.wire.targets import MOST_PIECE_BYTES, NOT_FOUND, TRUST
 
 
 class ZenohFetcher(FetcherInterface):
@@ -55,6 +55,6 @@ class ZenohFetcher(FetcherInterface):
             raise DownloadError(f"the coordinator refused {url}: {error}") from error
         except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
             raise DownloadError(f"not an answer to {url}: {error!r:.80}") from error
-        if not (isinstance(total, int) and isinstance(data, bytes) and len(data) <= PIECE_BYTES):
+        if not (isinstance(total, int) and isinstance(data, bytes) and len(data) <= MOST_PIECE_BYTES):
             raise DownloadError(f"not a piece of {url}")
         return total, data

@@ -3,33 +3,33 @@
 - Whether a bundle may run is the lab's to say, in signed metadata; the coordinator only carries it.
 - A bundle counts as here once it was verified, unpacked and noted in the activation journal, in this order.
 - With the lab out of reach everything stays as it was: what was verified before may run until its signature expires.
-- Weights come in parts, for a moment in each turn, so that trials and orders do not wait for them; a cut loses nothing.
-  Bundles that wait for some take turns.
+- Bundles and weights come in parts, for a moment in each turn, so that trials and orders do not wait for them; a cut
+  loses nothing. Bundles that wait for some take turns.
 - A bundle that is not what it should be is noted as rejected, and never asked for again. Bytes that are another's, as
   they were altered on the way, say nothing about it: it is asked for again after a while.
-- What a bundle that waits has or may have here is kept, however long the lab is out of reach.
+- The weights that a bundle that waits has or may have here are kept, however long the lab is out of reach; but what is
+  ordered has the disk's room first, and where that lacks the oldest goes that nobody has ordered.
+- What the disk does not read, take or let go is said, and holds up nothing else.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import stat
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 
 from edge.activation.journal import ArrowRefused, Journal, OrderRefused
 from edge.activation.rows import Row
 from edge.activation.table import GONE
 from edge.records import RecordError, order_from_json
-from edge.trust.client import Grant, NotGranted, Stale, Tampered, Trust, TrustError, Unreachable
-from edge.trust.parts import part_of
+from edge.trust.client import Grant, NotGranted, Stale, Trust, TrustError, Unreachable
+from edge.uplink.room import Found, free_and_total_mb, freeable_mb, listed
 from edge.uplink.settings import Settings
-from edge.uplink.weights import AFTER_TAMPERED_S, WITHIN_S, Weights
+from edge.uplink.weights import WITHIN_S, Weights
 from edge.uplink.weights import NotSupplied as NotSupplied
 from edge.uplink.weights import StillComing as StillComing
 from policies.bundle import Bundle, BundleError, BundleMalformed, open_bundle, unpack
@@ -40,13 +40,8 @@ BUNDLES_KEPT = 64  # as many candidates as a lab names at a time
 DAY_S = 86_400.0
 UNUSED_S, UNFINISHED_S = DAY_S, 14 * DAY_S  # after which weights go that no bundle links to, and that have not all come
 FREE_SHARE = 0.05  # of the disk, below which a station begins no trial (edge.disk)
+UNFINISHED = ".unfinished-"  # as `unpack` names its folders
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-def free_and_total_mb(folder: Path) -> tuple[float, float]:
-    """Return what is free of the disk that holds a folder and how large that is, as its user sees it."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize / 1e6, (disk.f_blocks - disk.f_bfree + disk.f_bavail) * disk.f_frsize / 1e6
 
 
 class Supply:
@@ -65,17 +60,18 @@ class Supply:
         """Bring what `trust` grants into the station's folder, and note it in `journal`.
 
         When to ask goes by `clock`, in seconds from anywhere; whether a signature still holds, by the journal's.
-        Each turn fetches parts of weights for `weights_within_s`, one part at least.
+        Each turn fetches parts of bundles and weights for `weights_within_s`, one part at least.
         """
         self._settings, self._trust, self._journal, self._clock = settings, trust, journal, clock
         self._weights, self._space = Weights(trust, settings.weights, clock, weights_within_s), space
         self._refresh_at_s = float("-inf")
         self._whole: dict[str, Bundle] = {}  # bundles that wait for their weights
-        self._coming: dict[str, str] = {}  # bundles whose weights are on their way -> task; the next one first
+        self._coming: dict[str, str] = {}  # bundles that are on their way, or their weights -> task; the next one first
         self._order = b""  # the newest that was looked at
-        self._tampered: dict[str, tuple[float, str]] = {}  # bundle -> when to ask again, by the clock, and why not now
         self._said: dict[str, str] = {}  # bundle -> what was refused about it last, under "" of everything else
         self.refusal = ""  # the newest thing that was refused, for the status
+        self.lacks_room = False  # what is ordered does; `prune` makes it some
+        self._hopeless: set[str] = set()  # ordered bundles that this disk cannot hold, whatever goes
 
     def turn(self) -> None:
         """Learn what the lab says, where that is due, and follow it.
@@ -96,7 +92,7 @@ class Supply:
             self._take_order()
         except Unreachable:
             raise
-        except TrustError as error:
+        except (TrustError, OSError) as error:
             self._refuse(str(error))
         for bundle, task in self._journal.wanted().items():
             try:
@@ -107,7 +103,7 @@ class Supply:
                 self._refuse(f"bundle {bundle[:12]}: {error}", bundle)
 
     def _go_on(self) -> None:
-        """Fetch more of the weights that a bundle waits for."""
+        """Fetch more of a bundle that is on its way, or of the weights that it waits for."""
         for bundle, task in list(self._coming.items())[:1]:
             try:
                 self._have(task, bundle)
@@ -137,8 +133,9 @@ class Supply:
         row = self._journal.row(bundle)
         if row.state in GONE or row.denied:
             raise NotSupplied(f"bundle {bundle[:12]} is {row.state}: {row.denied or row.reason}")
-        here = self._is_here(row)
+        here = False
         try:
+            here = self._is_here(row)
             grant = self._grant(task, bundle)
             if not here:
                 self._fetch(task, bundle)
@@ -150,7 +147,7 @@ class Supply:
         except Unreachable:
             if not (here and self._journal.clock() < row.expires_unix_s):
                 raise
-        except (TrustError, BundleError, ArrowRefused) as error:
+        except (TrustError, BundleError, ArrowRefused, OSError) as error:
             raise NotSupplied(f"bundle {bundle[:12]}: {error}") from error
 
     def _is_here(self, row: Row) -> bool:
@@ -165,8 +162,10 @@ class Supply:
             return self._trust.grant(task, bundle)
 
     def _fetch(self, task: str, bundle: str) -> None:
-        opened = self._whole.get(bundle) or self._open(task, bundle)
-        self._whole[bundle] = opened  # should its weights not come at once
+        if bundle not in self._whole:
+            self._whole[bundle] = self._open(task, bundle)  # should its weights not come at once
+            self._weights.doubt(self._whole[bundle])  # as it may have been here, and its files were found damaged
+        opened = self._whole[bundle]
         self._check_sizes(opened)
         self._check_room(opened)
         self._weights.fetch(opened)
@@ -182,8 +181,10 @@ class Supply:
             self._coming.pop(bundle, None)
         self._weights.forget_but(self._wanted_weights())
 
-    def _wanted_weights(self) -> set[str]:
-        return {weight.sha256 for opened in self._whole.values() for weight in opened.manifest.weights.values()}
+    def _wanted_weights(self, bundles: Collection[str] | None = None) -> set[Path]:
+        """Return where weights lie that bundles wait for, whole or in part; without `bundles` for any of them."""
+        waiting = [opened for bundle, opened in self._whole.items() if bundles is None or bundle in bundles]
+        return {path for opened in waiting for path in self._weights.paths(opened)}
 
     def _check_sizes(self, opened: Bundle) -> None:
         """Raise unless all of a bundle's weights are as large as it says, by which the disk's room is judged.
@@ -201,46 +202,111 @@ class Supply:
                 raise BundleMalformed(why)
 
     def _check_room(self, opened: Bundle) -> None:
-        """Raise NotSupplied where what is missing of its weights would take what trials need of the disk."""
+        """Raise NotSupplied where what is missing of its weights would take what trials need of the disk.
+
+        What is missing of those that are ordered is taken first.
+        """
         missing_mb = self._weights.missing_mb(opened)
         if not missing_mb:
             return
-        free_mb, total_mb = self._space(self._settings.folder)
-        room_mb = free_mb - max(self._settings.reserve_mb, FREE_SHARE * min(total_mb, self._settings.disk_mb))
+        wanted = self._journal.wanted()
+        room_mb = self._room_mb()
+        if opened.id not in wanted:
+            first = [other for name, other in self._whole.items() if name in wanted and name not in self._hopeless]
+            room_mb -= sum(map(self._weights.missing_mb, first))
         if not missing_mb <= room_mb:
+            self.lacks_room |= opened.id in wanted
             raise NotSupplied(
                 f"bundle {opened.id[:12]} needs {missing_mb:.1f} MB more for weights, and the disk has "
                 f"{max(room_mb, 0.0):.1f} MB beside what trials need; free some on {self._settings.folder}"
             )
 
-    def prune(self, needed: Collection[str]) -> list[str]:
-        """Delete what was unpacked and serves nothing any more; return the bundles that went.
+    def _room_mb(self) -> float:
+        """Return what is free of the disk beside what trials need."""
+        free_mb, total_mb = self._space(self._settings.folder)
+        return free_mb - max(self._settings.reserve_mb, FREE_SHARE * min(total_mb, self._settings.disk_mb))
 
-        What is active or may become so stays, what is `needed` for leased trials, and the newest of the rest.
+    def prune(self, needed: Collection[str]) -> list[str]:
+        """Delete what was brought here and serves nothing any more; return the bundles that went.
+
+        What is active or may become so stays, what is `needed` for leased trials, and the newest of the rest, unless
+        what is ordered lacks room. What a disk does not let go is said and stays.
         """
         keep = {*needed, *self._journal.pinned(), *self._journal.wanted()}
-        found = {path.name: status for path, status in _listed(self._settings.bundles) if SHA256.fullmatch(path.name)}
-        spare = sorted((name for name in found if name not in keep), key=lambda name: found[name].st_mtime)
-        gone = spare[: max(len(spare) - BUNDLES_KEPT, 0)]
-        for name in gone:
-            shutil.rmtree(self._settings.bundles / name, ignore_errors=True)
-        self._prune_weights()
+        gone: list[str] = []
+        try:
+            gone += [path.name for path, _ in self._spare(keep)[:-BUNDLES_KEPT] if self._delete(path)]
+            self._prune_files()
+            if self.lacks_room:
+                self.lacks_room = False
+                gone += self._make_room(keep)
+        except OSError as error:
+            self._refuse(f"cannot tidy up: {error}")
         return gone
 
-    def _prune_weights(self) -> None:
-        """Delete the weights that no bundle links to or waits for, some time after they came."""
+    def _spare(self, keep: Collection[str]) -> list[Found]:
+        """Return the folders of unpacked bundles that need not be kept, the oldest first."""
+        found = [item for item in listed(self._settings.bundles) if SHA256.fullmatch(item[0].name)]
+        return sorted((item for item in found if item[0].name not in keep), key=_written_unix_s)
+
+    def _prune_files(self) -> None:
+        """Delete what was left unfinished, and the weights that no bundle links to or waits for, some time after."""
         self._forget(*[bundle for bundle, opened in self._whole.items() if not self._may_come(opened)])
         wanted = self._journal.wanted()
         self._said = {bundle: said for bundle, said in self._said.items() if bundle in ("", *self._whole, *wanted)}
-        if any(bundle not in self._whole and not self._is_here(self._journal.row(bundle)) for bundle in wanted):
-            return  # which weights that wants is known once it has come
-        kept = {self._settings.weights / sha256 for sha256 in self._wanted_weights()}
-        kept |= {part_of(path) for path in kept}
-        for path, status in _listed(self._settings.weights):
+        now_unix_s = time.time()
+        for path, status in listed(self._settings.bundles):
+            if path.name.startswith(UNFINISHED) and now_unix_s - status.st_mtime > UNUSED_S:
+                self._delete(path)
+        for path, status in [*self._unlinked(self._wanted_weights()), *listed(self._weights.archives)]:
             longest_s = UNUSED_S if SHA256.fullmatch(path.name) else UNFINISHED_S
-            old = time.time() - status.st_mtime > longest_s
-            if old and path not in kept and status.st_nlink == 1 and stat.S_ISREG(status.st_mode):
-                path.unlink(missing_ok=True)
+            if now_unix_s - status.st_mtime > longest_s:
+                self._delete(path)
+
+    def _unlinked(self, kept: Collection[Path]) -> list[Found]:
+        """Return the weights, whole or in part, that no bundle links to, but for those that are kept.
+
+        None while it is not known yet what a bundle wants that was ordered in the last days, or runs here and was lost.
+        """
+        line, unknown = self._journal.line(), (bundle for bundle in self._journal.wanted() if bundle not in self._whole)
+        for row in map(self._journal.row, unknown):
+            lately = self._journal.clock() - row.since_unix_s <= UNFINISHED_S
+            if (lately or row.bundle in (line.active, line.last_good)) and not self._is_here(row):
+                return []
+        return [
+            (path, status)
+            for path, status in listed(self._settings.weights)
+            if path not in kept and status.st_nlink == 1 and stat.S_ISREG(status.st_mode)
+        ]
+
+    def _make_room(self, keep: Collection[str]) -> list[str]:
+        """Delete the oldest of what nobody has ordered until what is ordered has room; return the bundles that went.
+
+        Where all of that would be too little nothing is deleted, and no room is kept for what is ordered any more.
+        """
+        ordered = self._journal.wanted()
+        missing_mb = sum(self._weights.missing_mb(opened) for name, opened in self._whole.items() if name in ordered)
+        kept = self._wanted_weights(ordered)
+        tried: dict[Path, bool] = {}  # whether it is gone
+        self._hopeless = set()
+        while not missing_mb <= (room_mb := self._room_mb()):
+            files = [item for item in self._unlinked(kept) if item[0] not in tried]
+            folders = [item for item in self._spare(keep) if item[0] not in tried]
+            if not missing_mb <= room_mb + freeable_mb(files, folders, kept):
+                self._hopeless = set(ordered)
+                break
+            oldest, _ = min(files + folders, key=_written_unix_s)
+            tried[oldest] = self._delete(oldest)
+        return [path.name for path, gone in tried.items() if gone and path.parent == self._settings.bundles]
+
+    def _delete(self, path: Path) -> bool:
+        """Delete a file or a folder and return whether it is gone; where the disk does not let it go, say so."""
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        except OSError as error:
+            self._refuse(f"cannot delete {path}: {error.strerror}")
+            return False
+        return True
 
     def _may_come(self, opened: Bundle) -> bool:
         """Return whether what is known here of the lab's word still names a bundle that waits."""
@@ -255,7 +321,7 @@ class Supply:
         return True
 
     def _open(self, task: str, bundle: str) -> Bundle:
-        data = self._download(task, bundle)
+        data = self._weights.archive(task, bundle)
         self._journal.fetched(bundle)
         try:
             opened = open_bundle(data, bundle)
@@ -265,16 +331,6 @@ class Supply:
             self._journal.rejected(bundle, str(error))
             raise
         return opened
-
-    def _download(self, task: str, bundle: str) -> bytes:
-        again_s, why = self._tampered.get(bundle, (float("-inf"), ""))
-        if self._clock() < again_s:
-            raise Tampered(why)
-        try:
-            return self._trust.bundle(task, bundle)[1]
-        except Tampered as error:
-            self._tampered[bundle] = self._clock() + AFTER_TAMPERED_S, str(error)
-            raise
 
     def _take_back(self) -> None:
         known = self._journal.revoked()
@@ -313,11 +369,5 @@ class Supply:
         self.refusal = self._said[bundle] = sentence
 
 
-def _listed(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """Return what lies in a folder; none where that is missing, nor what goes while it is looked at."""
-    found = []
-    with suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            with suppress(FileNotFoundError):
-                found.append((path, path.lstat()))
-    return found
+def _written_unix_s(found: Found) -> float:
+    return found[1].st_mtime

@@ -6,6 +6,7 @@ import re
 
 TRUST = "trust"  # the topic under which an edge asks for a file of the repository
 PIECE_BYTES = 32 << 10  # of a file in one answer: it comes within a question's time on the slowest link that is borne
+MOST_PIECE_BYTES = 256 << 10  # that a station takes in one answer, of a coordinator of another version
 NOT_FOUND = "404"  # the only answer that says that a file does not exist
 
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
@@ -40,3 +41,15 @@ def order_path(edge: str) -> str:
 def override_path(bundle: str) -> str:
     """Return the target path of the leave to skip a bundle's canary."""
     return f"overrides/{bundle}.json"
+
+
+_PLACEHOLDER = "-"
+# A path of each role, which python-tuf loads it by.
+PROBES = {
+    RELEASED: bundle_path(RELEASED, _PLACEHOLDER, _PLACEHOLDER),
+    CANDIDATES: bundle_path(CANDIDATES, _PLACEHOLDER, _PLACEHOLDER),
+    WEIGHTS: weights_path(_PLACEHOLDER),
+    ASSIGNMENTS: order_path(_PLACEHOLDER),
+    REVOKED: REVOKED_LIST,
+    OVERRIDES: override_path(_PLACEHOLDER),
+}

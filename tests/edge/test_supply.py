@@ -16,7 +16,8 @@ from edge.records import PROTOCOL, encode
 from edge.trust.client import MOST_BUNDLE_BYTES, Unreachable
 from edge.uplink.courier import AFTER_REFUSAL_S, STOCK
 from edge.uplink.network import Coordinator, NoAnswer
-from edge.uplink.supply import AFTER_TAMPERED_S, NotSupplied
+from edge.uplink.supply import NotSupplied, StillComing
+from edge.uplink.weights import AFTER_NO_ANSWER_S, AFTER_TAMPERED_S
 from edge.wire import key_of
 from policies.bundle import read_unpacked
 from tests.harness.bundle_format import FILES, as_json, bundle_of, compressed, manifest_of, with_member
@@ -89,18 +90,22 @@ def test_work_is_kept_with_its_verified_bundle_and_no_more_is_asked_for_than_is_
 
 
 @pytest.mark.parametrize("unanswered", [EVERYTHING, TARGETS])
-def test_a_lease_waits_for_its_bundle_and_is_not_asked_for_again(here: Station, unanswered: tuple[str, ...]) -> None:
+def test_a_lease_whose_bundle_gets_no_answer_is_not_taken_and_asked_for_again_later(
+    here: Station, unanswered: tuple[str, ...]
+) -> None:
     here.lend(here.lab.bundle)
     here.desk.unanswered = unanswered
     for _ in range(2):
-        with pytest.raises(NoAnswer):
-            here.courier.fetch_work(NOW_S)
+        here.courier.fetch_work(NOW_S)
         assert here.ledger.pending_count(NOW_S) == 0
+        assert "is not taken" in here.courier.refusal
         assert not here.settings.bundles.exists()
+    assert len(here.desk.keys("lease")) == 1  # another is asked for only after a while
     here.desk.unanswered = ()
+    here.pass_time(AFTER_NO_ANSWER_S)
     here.courier.fetch_work(NOW_S)
     assert here.ledger.pending_count(NOW_S) == 1
-    assert len(here.desk.keys("lease")) == 1
+    assert len(here.desk.keys("lease")) == 2
 
 
 @pytest.mark.parametrize("name", ["", "../ledger.db", "b" * 63, "B" * 64, "b" * 64 + "\n", "*", "b" * 64 + "/.."])
@@ -180,12 +185,12 @@ WRONG = {
     "named by nobody": Wrong(lambda here: "c" * 64, "no role names", False, 0),
     "signed for another task": Wrong(lambda here: here.sign(knitting(), "knitting"), "no role names", False, 0),
     "altered on the way": Wrong(lambda here: altered(here, flipped), "hash", False),
-    "cut short": Wrong(lambda here: altered(here, lambda data: data[:-1]), "length", False),
+    "cut short": Wrong(lambda here: altered(here, lambda data: data[:-1]), "too early", False),
     "longer than was signed": Wrong(lambda here: altered(here, lambda data: data + b"\0"), "bytes", False),
-    "nothing on the way": Wrong(lambda here: altered(here, lambda data: b""), "length", False),
-    "another bundle's bytes": Wrong(lambda here: here.sign(bundle_of(FILES), name="c" * 64), "other bytes", False),
+    "nothing on the way": Wrong(lambda here: altered(here, lambda data: b""), "too early", False),
+    "another bundle's bytes": Wrong(lambda here: here.sign(bundle_of(FILES), name="c" * 64), "other bytes", False, 0),
     "another's over the right name": Wrong(
-        lambda here: here.sign(bundle_of(FILES), name=here.lab.bundle), "other bytes", False
+        lambda here: here.sign(bundle_of(FILES), name=here.lab.bundle), "other bytes", False, 0
     ),
     "larger than any": Wrong(lambda here: here.sign(bytes(MOST_BUNDLE_BYTES + 1)), "at most", False, 0),
     "of another task": Wrong(lambda here: here.sign(knitting()), "'knitting'", True),
@@ -286,7 +291,7 @@ def test_what_was_verified_goes_on_out_of_reach_until_its_signature_expires_and_
 def test_a_bundle_that_was_never_here_cannot_be_had_out_of_reach(here: Station) -> None:
     here.turn()
     here.desk.unanswered = TARGETS
-    with pytest.raises(Unreachable):
+    with pytest.raises(StillComing, match="no answer"):
         here.supply.bring(here.lab.bundle)
     assert here.arrows() == 0
 
@@ -294,6 +299,7 @@ def test_a_bundle_that_was_never_here_cannot_be_had_out_of_reach(here: Station) 
 def test_no_answer_changes_nothing_and_stops_no_trials(here: Station) -> None:
     here.desk.unanswered = EVERYTHING
     here.desk.replies[key_of(EDGE, "reconcile")] = say(NOTHING_KNOWN)
+    here.desk.replies[key_of(EDGE, "lease")] = leases()
     with pytest.raises(NoAnswer, match="may run here"):
         here.courier.turn(NOW_S)
     assert here.arrows() == 0

@@ -213,6 +213,12 @@ def test_a_disk_that_fills_up_is_said_and_what_has_come_stays(
         patch.setattr("edge.trust.parts.os.fsync", full)
         with pytest.raises(NotSupplied, match="No space left"):
             here.supply.bring(large)
+    had = here.arrived_bytes()
+    assert had >= PIECE_BYTES
+    with pytest.raises(NotSupplied, match="No space left"):
+        here.supply.bring(large)  # the disk is left alone for a while
+    assert here.arrived_bytes() == had
+    here.pass_time(AFTER_TAMPERED_S)
     for _ in range(3):
         with suppress(StillComing):
             here.supply.bring(large)

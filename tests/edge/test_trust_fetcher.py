@@ -17,7 +17,7 @@ from edge.trust.parts import LEAST_BYTES_PER_S
 from edge.uplink.fetcher import ZenohFetcher
 from edge.uplink.network import TIMEOUT_S, Coordinator
 from edge.wire import key_of
-from edge.wire.targets import PIECE_BYTES
+from edge.wire.targets import MOST_PIECE_BYTES, PIECE_BYTES
 from tests.harness.uplink_world import EDGE, Desk, connected, open_question, refuse, say
 
 URL = "metadata/1.root.json"
@@ -53,6 +53,21 @@ def test_a_file_comes_in_pieces(desk: Desk, fetcher: ZenohFetcher, length: int) 
     assert b"".join(fetcher.fetch(URL)) == content
     assert len(desk.asked) == max(1, -(-length // PIECE_BYTES))
     assert {key for key, _, _ in desk.asked} == {KEY}
+
+
+@pytest.mark.parametrize("piece_bytes", [1000, 64 << 10, 256 << 10])
+def test_a_coordinator_of_another_version_may_give_pieces_of_another_size(
+    desk: Desk, fetcher: ZenohFetcher, piece_bytes: int
+) -> None:
+    content = os.urandom(2 * piece_bytes + 5)
+
+    def piece(payload: bytes) -> bytes:
+        offset = msgpack.unpackb(desk.asked[-1][2])["offset"]
+        return bytes(msgpack.packb({"total": len(content), "data": content[offset : offset + piece_bytes]}))
+
+    desk.replies[KEY] = piece
+    assert b"".join(fetcher.fetch(URL)) == content
+    assert len(desk.asked) == 3
 
 
 def test_only_404_says_that_there_is_no_such_file(desk: Desk, fetcher: ZenohFetcher) -> None:
@@ -95,7 +110,7 @@ def test_nobody_there_is_not_a_no() -> None:
         {"total": "5", "data": b"12345"},
         {"total": 5, "data": "12345"},
         {"total": 5, "data": b""},
-        {"total": 1 << 40, "data": bytes(PIECE_BYTES + 1)},
+        {"total": 1 << 40, "data": bytes(MOST_PIECE_BYTES + 1)},
     ],
 )
 def test_an_answer_that_is_no_piece_is_no_file(desk: Desk, fetcher: ZenohFetcher, answer: object) -> None:
