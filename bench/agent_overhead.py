@@ -27,7 +27,7 @@ from tests.harness.agent_lane import GOOD, HYPOTHESIS, POLICY, SLOWER, assignmen
 from tests.harness.model_server import ModelServer, Step
 
 ROOT = Path(__file__).parents[1]
-INSTALLED = Path(os.environ.get("AGENTS_VENV", ROOT / ".venv-agents"))
+INSTALLED = Path(os.environ.get("AGENTS_VENV", ROOT / ".venv-agents")).absolute()
 PROPOSALS = 9
 MOST_S = 2.0
 BY_API = (

@@ -24,7 +24,7 @@ from tests.harness.agent_lane import GOOD, HYPOTHESIS, LIMITS, POLICY, QUICK, SE
 from tests.harness.attempts_world import make_run
 from tests.harness.model_server import Fault, ModelServer, Step
 
-INSTALLED = Path(os.environ.get("AGENTS_VENV", Path(__file__).parents[2] / ".venv-agents"))
+INSTALLED = Path(os.environ.get("AGENTS_VENV", Path(__file__).parents[2] / ".venv-agents")).absolute()
 BY_NAME = {client.name: client for client in CLIENTS}
 
 
