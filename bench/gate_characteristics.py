@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from coordinator.evolution.campaign_alpha import Purse
-from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, screen
+from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, screen, worth_having
 from coordinator.evolution.pairs import Paired, judge
 from coordinator.evolution.rates import exact_interval
 from coordinator.evolution.regression import BANK, bank, needed
 
 SHARED = 0.8
 CAMPAIGN = 40  # candidates of one campaign, where they share a purse
+KNOWN = 100  # attempts by which the incumbent's rate is known when a gate begins
 BASELINE_EPISODES = SCREEN_ATTEMPTS / 10.0  # SCREENED_FIRST candidates at least have the use of it
 MOST_ACCEPTED, LEAST_POWER, MOST_EPISODES = 0.01, 0.80, 60.0
 
@@ -66,6 +67,7 @@ def main(candidates: int, seed: int) -> None:
     rows += _power_rows(0.25, 4 * candidates, seed, bound=True)
     for gain in (0.10, 0.15, 0.40):
         rows += _power_rows(gain, candidates, seed, bound=False)
+    rows += _power_rows(0.09, candidates, seed, bound=False, incumbent=0.87)
     rows += _late_rows(candidates // 4, seed)
     print(json.dumps({"name": "gate_characteristics", "rows": rows}))
 
@@ -85,12 +87,12 @@ def _null_rows(world: World, candidates: int, seed: int) -> list[Row]:
     ]
 
 
-def _power_rows(gain: float, candidates: int, seed: int, bound: bool) -> list[Row]:
+def _power_rows(gain: float, candidates: int, seed: int, bound: bool, incumbent: float = 0.5) -> list[Row]:
     rows: list[Row] = []
     for shared in (SHARED, 0.0):
         rng = np.random.default_rng([seed, 3])
-        tested = [_test(World(0.5, 0.5 + gain, shared), Purse(), rng)[0] for _ in range(candidates)]
-        what = f"candidates better by {100 * gain:.0f} points, .5 to {0.5 + gain:.2f}, shared {shared}"
+        tested = [_test(World(incumbent, incumbent + gain, shared), Purse(), rng)[0] for _ in range(candidates)]
+        what = f"candidates better by {100 * gain:.0f} points, {incumbent:g} to {incumbent + gain:.2f}, shared {shared}"
         binds = bound and shared == SHARED
         power, mean = float(np.mean([one.accepted for one in tested])), _mean(tested)
         rows += [
@@ -140,7 +142,8 @@ def _test(world: World, purse: Purse, rng: np.random.Generator) -> tuple[Trialle
     stake, purse = purse.stake, purse.staked()
     pairs: list[Paired] = []
     # Times are all the same here, so the rule for the ceiling has nothing to say.
-    while (stage := judge(pairs, stake)).call is Call.GO_ON:
+    worth = worth_having(round(KNOWN * world.incumbent), KNOWN)
+    while (stage := judge(pairs, stake, worth)).call is Call.GO_ON:
         pairs.append(Paired(*world.pair(rng), near_ceiling=False))
     episodes += 2 * stage.pairs
     if stage.call is Call.PASS:

@@ -7,8 +7,9 @@
   that one has too few. The gate is evidence: pairs on fresh starts, each on one station.
 - The gate bets on each comparison. Under "the candidate is no more often better than worse" the wealth is a
   supermartingale, so it reaches 1/alpha with probability at most alpha however often one looks (Ville's inequality).
-- It gives up by a bet too: against "the candidate wins WORTH more of the pairs than it loses". An idea that does is
-  given up for that reason with probability at most GIVEN_UP_WRONGLY.
+- It gives up by a bet too: against "the candidate wins so much more of the pairs than it loses as is worth having",
+  which is WORTH, or half of what the incumbent still fails where that is less. An idea that does is given up for that
+  reason with probability at most GIVEN_UP_WRONGLY. The less is worth having, the more pairs it may take.
 - Decisions read the comparisons in the order in which they were asked for, never in the order in which they arrived.
 """
 
@@ -37,10 +38,12 @@ LEAST_ON_STATION = 8  # attempts of the incumbent, for a station to be compared 
 LEAST_SPREAD = 0.02  # variance of a comparison; an incumbent that always does the same still meets other days
 ALPHA = 0.05
 BETS = (0.5, 0.7, 0.9)
-GATE_CAP = 80
+GATE_CAP, MOST_PAIRS = 80, 240  # pairs for a gain of WORTH, and for the least
 LOSING_TAIL = 0.15
 LOSING_AFTER = 4
 WORTH = 0.25
+WORTH_OF_FAILURES = 0.5
+RATE_TRIALS = 12  # of the incumbent, before its rate says what is worth having
 GIVEN_UP_WRONGLY = 0.07
 DOUBTS = (0.4, 0.8)  # bets that the candidate is not worth it
 # After so many pairs with a difference a lead of no more than that is not worth the robots' time: others gain more.
@@ -154,9 +157,22 @@ def wealth(comparisons: Sequence[int]) -> float:
     return float(np.mean([np.prod([1.0 + bet * item for item in comparisons]) for bet in BETS]))
 
 
-def doubt(comparisons: Sequence[int]) -> float:
-    """Return what betting 1 against "it wins WORTH more of the pairs than it loses" has become."""
-    return float(np.mean([np.prod([1.0 - bet * (item - WORTH) for item in comparisons]) for bet in DOUBTS]))
+def worth_having(successes: int, trials: int) -> float:
+    """Return the gain, as a share of the pairs, that a gate is to find over an incumbent with so many successes."""
+    if trials < RATE_TRIALS:
+        return WORTH
+    failing = (trials - successes + 1) / (trials + 2)  # never none: an incumbent without failures may still have some
+    return min(WORTH, WORTH_OF_FAILURES * failing)
+
+
+def most_pairs(worth: float) -> int:
+    """Return how many pairs a gain of `worth` may take."""
+    return min(MOST_PAIRS, round(GATE_CAP * WORTH / worth))
+
+
+def doubt(comparisons: Sequence[int], worth: float = WORTH) -> float:
+    """Return what betting 1 against "it wins `worth` more of the pairs than it loses" has become."""
+    return float(np.mean([np.prod([1.0 - bet * (item - worth) for item in comparisons]) for bet in DOUBTS]))
 
 
 def gate(
@@ -165,6 +181,7 @@ def gate(
     alpha: float = ALPHA,
     admissible: bool = True,
     bet: float | None = None,
+    worth: float = WORTH,
 ) -> Stage:
     """Decide from comparisons on fresh starts, in the order in which they were asked for.
 
@@ -175,6 +192,7 @@ def gate(
         alpha: the chance of accepting a candidate that is no better; what the campaign stakes on it.
         admissible: whether it may be accepted so far, all else granted.
         bet: what betting 1 has become, where that was not on `comparisons` alone.
+        worth: the gain that it is to find, as a share of the pairs; fixed before the first.
     """
     wins, losses = comparisons.count(1), comparisons.count(-1)
     now = wealth(comparisons) if bet is None else bet
@@ -187,9 +205,9 @@ def gate(
             return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
     elif losing(wins, losses):
         return stage(Call.REJECT, f"losing: {wins} wins, {losses} losses")
-    elif _not_worth_it(comparisons, wins, losses):
+    elif _not_worth_it(comparisons, wins, losses, worth):
         return stage(Call.INCONCLUSIVE, f"no difference seen in {len(comparisons)} pairs: {wins} wins, {losses} losses")
-    if len(comparisons) >= GATE_CAP:
+    if len(comparisons) >= most_pairs(worth):
         return stage(Call.INCONCLUSIVE, f"undecided after {len(comparisons)} pairs: {wins} wins, {losses} losses")
     return stage(Call.GO_ON, "")
 
@@ -199,9 +217,9 @@ def losing(wins: int, losses: int) -> bool:
     return wins + losses >= LOSING_AFTER and wins < losses and _tail(losses, wins + losses) < LOSING_TAIL
 
 
-def _not_worth_it(comparisons: Sequence[int], wins: int, losses: int) -> bool:
+def _not_worth_it(comparisons: Sequence[int], wins: int, losses: int, worth: float) -> bool:
     dull = any(wins + losses >= different and wins - losses <= lead for different, lead in DULL)
-    return dull or doubt(comparisons) >= 1.0 / GIVEN_UP_WRONGLY
+    return dull or doubt(comparisons, worth) >= 1.0 / GIVEN_UP_WRONGLY
 
 
 def heldout_hopeless(successes: int, done: int, target: int, total: int) -> bool:

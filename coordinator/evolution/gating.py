@@ -6,13 +6,14 @@ the first that is not complete.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from coordinator.evolution.book import Book
 from coordinator.evolution.campaign_alpha import Purse
 from coordinator.evolution.candidate import Candidate, Pair, Slot, tally
-from coordinator.evolution.evidence import Call, Stage
-from coordinator.evolution.pairs import judge, judge_simpler
+from coordinator.evolution.evidence import Call, Stage, worth_having
+from coordinator.evolution.pairs import Paired, judge, judge_simpler
 from coordinator.evolution.regression import bank, chosen, needed
 from coordinator.evolution.starts import Start, Starts
 
@@ -56,6 +57,7 @@ class Gate:
             return []
         if not candidate.pairs:
             candidate.stake, self._purse = self._purse.stake, self._purse.staked()
+            candidate.worth = worth_having(*tally(self._book.incumbent.results))
         return self._pair(candidate)
 
     @property
@@ -78,14 +80,13 @@ class Gate:
     def judge(self, candidate: Candidate) -> tuple[Stage, list[Slot]]:
         """Say what the candidate's pairs, then its attempts on the bank, mean; and what is waited for no longer."""
         dropped: list[Slot] = []
-        rule = judge_simpler if candidate.proposal.not_worse else judge
         while candidate.bank is None and candidate.judged < len(candidate.pairs):
             done = [pair.done for pair in candidate.pairs[: candidate.judged + 1]]
             complete = [pair for pair in done if pair is not None]
             if len(complete) < len(done):
                 break
             candidate.judged += 1
-            candidate.last = stage = rule(complete, candidate.stake)
+            candidate.last = stage = _judge(candidate, complete)
             if stage.call is Call.PASS:
                 dropped = slots_of(candidate)  # pairs beyond those that decided
                 self._begin_bank(candidate)
@@ -143,6 +144,12 @@ class Gate:
     def _near_ceiling(self) -> bool:
         won, tried = tally(self._book.incumbent.results)
         return tried >= CEILING_TRIALS and won >= CEILING_RATE * tried
+
+
+def _judge(candidate: Candidate, pairs: Sequence[Paired]) -> Stage:
+    if candidate.proposal.not_worse:
+        return judge_simpler(pairs, candidate.stake)
+    return judge(pairs, candidate.stake, candidate.worth)
 
 
 def slots_of(candidate: Candidate) -> list[Slot]:

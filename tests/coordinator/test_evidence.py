@@ -10,6 +10,7 @@ from coordinator.evolution.evidence import (
     FASTER_SHARE,
     GATE_CAP,
     GIVEN_UP_WRONGLY,
+    MOST_PAIRS,
     PROGRESS_MARGIN,
     SCREEN_ATTEMPTS,
     WORTH,
@@ -19,8 +20,10 @@ from coordinator.evolution.evidence import (
     doubt,
     gate,
     heldout_hopeless,
+    most_pairs,
     screen,
     wealth,
+    worth_having,
 )
 
 SEED = 11
@@ -174,6 +177,35 @@ def test_what_makes_no_difference_is_given_up_early(world: tuple[float, float]) 
     pairs = [given_up(world, rng)[1] for _ in range(200)]
     print(f"seed {SEED}: median {np.median(pairs):.0f} pairs")
     assert np.median(pairs) <= GATE_CAP / 4
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_what_is_worth_having_shrinks_with_what_still_fails(successes: int, failures: int) -> None:
+    trials = successes + failures
+    worth = worth_having(successes, trials)
+    assert 0.0 < worth <= WORTH
+    assert worth_having(successes, trials + 1) >= worth_having(successes + 1, trials + 1)
+    assert GATE_CAP <= most_pairs(worth) <= MOST_PAIRS
+
+
+def near_the_ceiling(worth: float, better: tuple[float, float], seed: int) -> float:
+    """Return how many of 200 candidates that win and lose such shares of the pairs are accepted."""
+    rng = np.random.default_rng(seed)
+    accepted = 0
+    for _ in range(200):
+        outcomes: list[int] = []
+        while (stage := gate(outcomes, success_lead=1, worth=worth)).call is Call.GO_ON:
+            outcomes.append(int(rng.choice([1, -1, 0], p=[*better, 1.0 - sum(better)])))
+        accepted += stage.call is Call.PASS
+    print(f"seed {seed}: {accepted} of 200 accepted where {worth:.3f} is worth having")
+    return accepted / 200
+
+
+def test_near_the_ceiling_a_small_gain_is_found_and_none_that_is_none() -> None:
+    little = worth_having(870, 1000)  # nine points of thirteen are cured, nothing else is shared
+    assert near_the_ceiling(little, (0.125, 0.035), SEED) >= 0.6
+    assert near_the_ceiling(WORTH, (0.125, 0.035), SEED) <= 0.4
+    assert near_the_ceiling(little, (0.113, 0.113), SEED) <= ALPHA
 
 
 def test_a_smaller_stake_asks_for_more() -> None:
