@@ -37,7 +37,7 @@ from edge.uplink.answers import identity_of, range_of, refusal_of, unpack_map
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
 from edge.uplink.supply import NotSupplied, Supply
-from edge.uplink.weights import PAUSE_S
+from edge.uplink.weights import PAUSE_S, Unanswered
 from edge.wire import key_of
 
 LOG = logging.getLogger("edge.uplink")
@@ -363,8 +363,9 @@ class Courier:
                 self._supply.bring(bundle)
         except (NotSupplied, Refused, Unreachable) as error:
             self._refuse(f"lease {lease.lease_id} is not taken: {error}")
-            no_answer = isinstance(error, Unreachable)  # to wait for one takes seconds, in which nothing else is done
-            self._ask_after_s = self._clock() + (PAUSE_S if no_answer else AFTER_REFUSAL_S)
+            # To wait for an answer takes seconds of a turn, and what was lent is lent to no other station for minutes.
+            silent = isinstance(error, Unreachable | Unanswered)
+            self._ask_after_s = self._clock() + (PAUSE_S if silent else AFTER_REFUSAL_S)
             return
         self._ledger.add_lease(lease)
 

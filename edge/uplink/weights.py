@@ -42,6 +42,10 @@ class StillComing(NotSupplied):
     """A bundle that is on its way, or waits for its weights, which are."""
 
 
+class Unanswered(StillComing):
+    """One of which nothing can be asked for now, as there was no answer."""
+
+
 class Weights:
     """The files of weights of one station, each under its sha256."""
 
@@ -140,19 +144,19 @@ class Weights:
         """Return the first of the missing files that can be asked for now.
 
         Raises:
-            StillComing: none can.
+            Unanswered: none can.
             TrustError: one was refused a short while ago.
         """
         until_s, why = self._pause.get(missing[0].parent, AT_ONCE)
         if self._clock() < until_s:
-            raise StillComing(f"{waits()}; {why}")
+            raise Unanswered(f"{waits()}; {why}")
         for path in missing:
             until_s, why = self._later.get(path.name, AT_ONCE)
             if not self._clock() < until_s:
                 return path
             if why is not None and not isinstance(why, Unreachable):
                 raise type(why)(str(why))
-        raise StillComing(f"{waits()}; {why}")
+        raise Unanswered(f"{waits()}; {why}")
 
     def _is_whole(self, path: Path) -> bool:
         """Return whether a file was found whole, and is still what was found."""

@@ -91,6 +91,18 @@ def test_a_leased_bundle_without_an_answer_holds_up_no_recording(here: Station, 
     assert here.ledger.unacked(1) == []
 
 
+@pytest.mark.parametrize("unanswered", [ARCHIVES, ("targets/weights/",), EVERYTHING])
+def test_work_for_a_bundle_without_an_answer_is_asked_for_now_and_then(
+    here: Station, unanswered: tuple[str, ...]
+) -> None:
+    here.lend(here.release_weights(FIRST))
+    here.desk.unanswered = unanswered
+    while here.clock_s[0] < 3 * PAUSE_S:
+        here.courier.fetch_work(NOW_S)
+        here.pass_time(AFTER_REFUSAL_S)
+    assert len(here.desk.keys("lease")) == 3
+
+
 def test_nor_does_one_keep_work_with_another_bundle_waiting(here: Station) -> None:
     here.lend(here.sign(weighty(FIRST)))
     here.desk.unanswered = ARCHIVES
