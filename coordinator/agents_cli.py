@@ -25,11 +25,13 @@ SELECT lane, kind, model, state, why, proposals, failures, thought_s / 60,
        (SELECT COALESCE(SUM(input_tokens + output_tokens), 0) FROM token_use WHERE researcher = lane),
        (SELECT COALESCE(SUM(nano_usd), 0) / 1e9 FROM token_use WHERE researcher = lane),
        (SELECT COUNT(*) FROM decisions JOIN candidates USING (candidate_id) JOIN hypotheses USING (hypothesis_id)
-        WHERE researcher = lane AND verdict = 'accept' AND stage = 'gate')
+        WHERE researcher = lane AND verdict = 'accept' AND stage = 'gate'),
+       (SELECT COALESCE(SUM(attempts), 0) FROM plays WHERE researcher = lane)
 FROM lanes ORDER BY kind, LENGTH(lane), lane
 """
 NAMES = (
     "lane", "kind", "model", "state", "why", "proposals", "failures", "thought_minutes", "tokens", "usd", "accepted",
+    "dev_trials",
 )  # fmt: skip
 
 
@@ -102,10 +104,12 @@ def transcripts(
 
 
 def _show(found: list[dict[str, Any]]) -> None:
-    table = Table("lane", "model", "state", "brought", "accepted", "failed", "minutes", "tokens", "dollars", box=None)
+    names = ("lane", "model", "state", "brought", "accepted", "failed", "tried", "minutes", "tokens", "dollars")
+    table = Table(*names, box=None)
     for row in found:
-        counts = (str(row["proposals"]), str(row["accepted"]), str(row["failures"]), f"{row['thought_minutes']:.1f}")
-        table.add_row(row["lane"], row["model"], row["state"], *counts, str(row["tokens"]), f"{row['usd']:.2f}")
+        counts = (str(row["proposals"]), str(row["accepted"]), str(row["failures"]), str(row["dev_trials"]))
+        costs = (f"{row['thought_minutes']:.1f}", str(row["tokens"]), f"{row['usd']:.2f}")
+        table.add_row(row["lane"], row["model"], row["state"], *counts, *costs)
     console = Console(soft_wrap=True)
     console.print(table if found else "no agent was asked in this run")
     for row in found:

@@ -27,7 +27,6 @@ from coordinator.evolution.evidence import Call, Stage, result_of
 from coordinator.evolution.gating import Gate, slots_of
 from coordinator.evolution.ideas import (
     Play,
-    Played,
     Proposal,
     ProposalRefused,
     ResearchContext,
@@ -36,6 +35,7 @@ from coordinator.evolution.ideas import (
 from coordinator.evolution.intake import Intake
 from coordinator.evolution.learning import ON_DEV, is_tried, learn, learn_late
 from coordinator.evolution.measuring import Measurement, Measuring
+from coordinator.evolution.plays import MOST_REFILLS, Plays
 from coordinator.evolution.records import Event
 from coordinator.evolution.screening import Screening
 from coordinator.evolution.slots import Slots
@@ -50,7 +50,6 @@ from coordinator.scheduling.work import Offer, Urgency, first
 from coordinator.scheduling.work import Work as Work
 from edge.records import Outcome, Trial
 
-MOST_REFILLS = 4  # of one place; a candidate that cannot be tried there is given up, a measurement counts a failure
 MEASURED = ("heldout", "audit")
 MOST_AT_GATE = 12  # candidates that wait there or are in test, beyond which no researcher is asked
 UNSEEN = Stage(Call.GO_ON, "", 0, 0, 0)
@@ -77,8 +76,7 @@ class Campaign:
         self._slots = Slots(f"{round(now_s * 1e3):x}")
         self._dispatch = Dispatch(wear or WearBudget())
         self._screening, self._gate = Screening(book, starts), Gate(book, starts)
-        self._plays: deque[Slot] = deque()
-        self._screens_asked = self._plays_asked = 0
+        self._plays = Plays()
         self._rebases: deque[tuple[Candidate, Candidate]] = deque()  # idea, the incumbent that it was tested against
         self._seen: set[tuple[str, str, int]] = set()
         self.finished: str | None = None  # "target", or "starts" once the gate has no fresh ones left
@@ -115,7 +113,7 @@ class Campaign:
 
         Its `proposals` are the plays that this researcher has asked for.
         """
-        if self.finished or self._measuring.ending or self._plays:
+        if self.finished or self._measuring.ending or self._plays.wait:
             return None
         return replace(self._book.context(researcher), proposals=self._book.plays[researcher])
 
@@ -125,12 +123,18 @@ class Campaign:
         Raises:
             CoordinatorError: they could not be published; nothing has changed.
         """
+        if self.finished or self._measuring.ending:
+            return "the campaign has reached its target"
         try:
             bundle = self._intake.play(play, researcher, now_s)
         except ProposalRefused as error:
             return str(error)
-        self._plays.extend(self._screening.somewhere("play", bundle) for _ in range(play.attempts))
+        self._plays.add((self._screening.somewhere("play", bundle) for _ in range(play.attempts)), researcher)
         return ""
+
+    def unmade(self, bundle: str) -> int:
+        """Return how many attempts of an agent's play are still to come."""
+        return self._plays.unmade(bundle)
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
@@ -169,7 +173,8 @@ class Campaign:
             if late is not None and believed and tried and not self.finished:
                 learn_late(book, late, trial)
             return
-        slot.tested.station_s += trial.reset_s + trial.trial_s
+        if not self._plays.of_agent(slot):  # what an agent tries is not its incumbent's cost
+            slot.tested.station_s += trial.reset_s + trial.trial_s
         rate = tally(book.incumbent.results)
         doubted = self._dispatch.took(slot, trial, book.incumbent.candidate_id, rate)
         if slot.purpose == "play":
@@ -194,7 +199,7 @@ class Campaign:
         if slot is None:
             return
         if slot.bundle:
-            self._play_again(slot)
+            self._plays.again(slot)
         elif slot.purpose not in ("check", "play"):
             slot.edge = "" if slot.pair else slot.edge
             self._slots.ask_again(slot)
@@ -267,17 +272,14 @@ class Campaign:
 
     def _screen(self, urgency: Urgency) -> Slot | None:
         slot = None if self._measuring.ending else self._screening.next(urgency, self._flight.attempts)
-        self._screens_asked += slot is not None
+        if slot is not None:
+            self._plays.screened()
         return slot
 
     def _learn(self) -> Slot | None:
-        """Return an attempt that a researcher learns from; they take turns with screens while there are both."""
-        if not self._plays or (
-            self._plays_asked > self._screens_asked and self._screening.waiting(self._flight.attempts)
-        ):
-            return None
-        self._plays_asked += 1
-        return self._plays.popleft()
+        """Return an attempt that a researcher learns from."""
+        screens_wait = self._plays.wait and self._screening.waiting(self._flight.attempts) > 0
+        return self._plays.next(screens_wait)
 
     # -- what came back -----------------------------------------------------------------------------------------------
 
@@ -291,16 +293,10 @@ class Campaign:
 
     def _take_play(self, slot: Slot, trial: Trial, counts: bool, now_s: float) -> None:
         """Take in what a policy noted; the incumbent as it is adds to its baseline too."""
-        if notes := trial.notes.get("policy", ""):
-            self._book.played.append(Played(notes, trial.outcome))
-        elif slot.bundle and not counts:
-            self._play_again(slot)
+        if (played := self._plays.took(slot, trial, counts)) is not None:
+            self._book.played.append(played)
         if not slot.bundle and counts:
             self._fill(slot, trial, now_s)
-
-    def _play_again(self, slot: Slot) -> None:
-        if slot.refills < MOST_REFILLS:
-            self._plays.append(replace(slot, assignment_id="", refills=slot.refills + 1))
 
     def _fill_again(self, slot: Slot, trial: Trial, now_s: float) -> None:
         """Ask again for an attempt that failed before its policy ran, or was cut short, though not for ever."""

@@ -70,6 +70,9 @@ def start_campaign(
         float | None, typer.Option(min=0.0, help="that all agents together may think, in wall time of each")
     ] = None,
     prices: Annotated[Path | None, typer.Option(help="a table of prices of models; the one that ships without")] = None,
+    dev_trials: Annotated[
+        int, typer.Option(min=0, max=64, help="attempts of an unfinished change that an agent may ask for, a proposal")
+    ] = 4,
     unsafe_agent: Annotated[
         bool, typer.Option("--unsafe-agent", help="run agents without a cage; what they find proves nothing then")
     ] = False,
@@ -101,7 +104,7 @@ def start_campaign(
     began_unix_s = time.time() - age_s()
     wanted = Wanted(
         tuple(researcher), not no_offline, tuple(model), str(prices.resolve()) if prices else "", budget_usd,
-        budget_tokens, agent_minutes, unsafe_agent,
+        budget_tokens, agent_minutes, unsafe_agent, dev_trials,
     )  # fmt: skip
     plan = Plan(edges, task, seed, budget_minutes, pace, runs, began_unix_s, target, heldout, audit, wear, wanted)
     run_and_tell(lambda display: start(plan, display), as_json)

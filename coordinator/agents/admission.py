@@ -67,6 +67,17 @@ def admit(edits: Sequence[Edit], surface: Surface) -> Proposal:
     Raises:
         ProposalRefused: one sentence on what is wrong, for the agent.
     """
+    files = admit_files(edits, surface)
+    sentence, falsifier = read_hypothesis(next((edit.data for edit in edits if edit.path == HYPOTHESIS), None))
+    return Proposal(kind=KIND, changes={}, sentence=sentence, falsifier=falsifier, files=files)
+
+
+def admit_files(edits: Sequence[Edit], surface: Surface) -> dict[str, bytes]:
+    """Return the files that a change gives the policy, which need no hypothesis as yet.
+
+    Raises:
+        ProposalRefused: one sentence on what is wrong, for the agent.
+    """
     changed = [edit for edit in edits if edit.path != HYPOTHESIS]
     size = sum(len(edit.data or b"") for edit in changed)
     if len(changed) > MOST_FILES or size > MOST_BYTES:
@@ -75,8 +86,7 @@ def admit(edits: Sequence[Edit], surface: Surface) -> Proposal:
         )
     files = dict(_file(edit, surface) for edit in changed)
     check_files(files, surface)
-    sentence, falsifier = read_hypothesis(next((edit.data for edit in edits if edit.path == HYPOTHESIS), None))
-    return Proposal(kind=KIND, changes={}, sentence=sentence, falsifier=falsifier, files=files)
+    return files
 
 
 def check_files(files: Mapping[str, bytes], surface: Surface) -> None:

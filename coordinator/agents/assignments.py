@@ -10,7 +10,7 @@ import numpy as np
 from coordinator.agents.admission import coordinates
 from coordinator.agents.coding_agent import Assignment
 from coordinator.agents.pack import Robots, TaskNotes
-from coordinator.agents.shelf import ABOUT
+from coordinator.agents.shelf import ABOUT, ABOUT_DEV_TRIALS
 from coordinator.evolution.starts import Starts, StartsError
 from coordinator.research.literature import cards_for
 
@@ -25,6 +25,7 @@ def assignment(
     robots: Callable[[], Robots] = Robots,
     starts: Starts | None = None,
     records: bool = False,
+    dev_trials: bool = False,
 ) -> Assignment:
     """Return what an agent works on.
 
@@ -32,10 +33,12 @@ def assignment(
         failures: failure classes that methods are looked up for, none without it.
         starts: the lists that are used where they are not those that ship for the task.
         records: whether the agent finds the lab's records in its cage (see `shelf`), so that it is told.
+        dev_trials: whether it may have its unfinished change tried from there too.
     """
     cards = [(card.name, card.text) for card in cards_for(failures or {}, task, CARDS)]
+    about = "\n\n".join([ABOUT, *([ABOUT_DEV_TRIALS] if dev_trials else [])]) if records else ""
     return Assignment(
-        TaskNotes(policy, contract(task), cards, ABOUT if records else ""),
+        TaskNotes(policy, contract(task), cards, about),
         _beside(),
         _coordinates(task, starts),
         robots,

@@ -19,11 +19,14 @@ from coordinator.agents.admission import Surface, admit
 from coordinator.agents.cage import Caged, launch
 from coordinator.agents.calls import Book, Patience, Provider
 from coordinator.agents.clients import Client, Said, read_line
+from coordinator.agents.dev_trials import DevTrials
 from coordinator.agents.pack import Robots, TaskNotes, build
 from coordinator.agents.prices import Prices
 from coordinator.agents.proxy import ModelProxy
 from coordinator.agents.purse import Purse
+from coordinator.agents.shelf import TRIALS
 from coordinator.agents.transcripts import next_path
+from coordinator.agents.window import Window
 from coordinator.agents.worktree import Worktree
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.ideas import Play, Proposal, ProposalRefused, ResearchContext
@@ -73,6 +76,18 @@ class Assignment:
         return {**self.beside, **own}
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """The robots, as far as an agent may ask for them."""
+
+    window: Window
+    run: Path  # the campaign's folder
+
+    def trials(self, work: Assignment, context: ResearchContext, folder: Path, place: str) -> DevTrials:
+        """Return the tool for one run of an agent; see `DevTrials` for `folder` and `place`."""
+        return DevTrials(self.window, context, work.surface(context), work.tree(context), self.run, folder, place)
+
+
 class CodingAgent:
     """One lane with a program for an agent."""
 
@@ -87,15 +102,17 @@ class CodingAgent:
         limits: watch.Watch | None = None,
         unsafe: bool = False,
         shows: Callable[[Path], Mapping[str, Path]] | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         """Prepare; `folder` keeps transcripts, `programs` is what the client's row found.
 
-        `shows` makes files in a run's folder that the agent may read, and returns where they lie in the cage.
+        `shows` makes files in a run's folder that the agent may read, and returns where they lie in the cage; with
+        `fleet` it makes the program too by which the agent asks for attempts.
         """
         self.name = name
         self._client, self._programs, self._model, self._assignment = client, programs, model, assignment
         self._folder, self._limits, self._unsafe = folder, limits or watch.Watch(), unsafe
-        self._shows = shows
+        self._shows, self._fleet = shows, fleet
         self.stop: Callable[[], str | None] = lambda: None
 
     def play(self, context: ResearchContext) -> Play | None:
@@ -136,7 +153,10 @@ class CodingAgent:
             left = model.purse.left(time.monotonic())
             prompt = build(self._assignment.notes, context, left, self._assignment.robots(), refused)
             start = launch(self._caged(folder, tree), self._client.arguments(model.name, prompt), self._unsafe)
+            trials = self._trials(folder, context, proxy)
             ended = watch.run(start, self._limits, transcript.line, lambda: self._in_vain(proxy), lambda: proxy.heard_s)
+            if trials is not None:
+                trials.closed = True
             proxy.hang_up()
             in_vain = self._in_vain(proxy)
         try:
@@ -144,6 +164,15 @@ class CodingAgent:
         except ProposalRefused as error:
             self._explain(ended, transcript.failed, in_vain, error)
             raise
+
+    def _trials(self, folder: Path, context: ResearchContext, proxy: ModelProxy) -> DevTrials | None:
+        """Let the agent ask for attempts through its proxy."""
+        if self._fleet is None:
+            return None
+        trials = self._fleet.trials(self._assignment, context, folder / "trials", TRIALS)
+        trials.stop, trials.alive = lambda: self._in_vain(proxy), proxy.alive
+        proxy.lab = trials.by_http
+        return trials
 
     def _explain(self, ended: watch.Ended, failed: str, in_vain: str | None, refused: ProposalRefused) -> None:
         """Raise where the reason lies with the run, not with the change."""

@@ -25,13 +25,14 @@ from coordinator.agents.accounts import Accounts
 from coordinator.agents.assignments import assignment
 from coordinator.agents.calls import Patience
 from coordinator.agents.choice import Record, choose
-from coordinator.agents.coding_agent import CodingAgent, Model
+from coordinator.agents.coding_agent import CodingAgent, Fleet, Model
 from coordinator.agents.hiring import Hired, Wanted
 from coordinator.agents.lanes import Lanes, Offer
 from coordinator.agents.pack import Robots
 from coordinator.agents.prices import NANO_USD
 from coordinator.agents.purse import Budget, Purse
 from coordinator.agents.transcripts import FOLDER, keep_words
+from coordinator.agents.trial_desk import TrialDesk
 from coordinator.errors import CoordinatorError
 from coordinator.evolution.candidate import Candidate
 from coordinator.evolution.ideas import ResearchContext, Researcher
@@ -45,7 +46,7 @@ CANNOT = "cannot obey"
 LAST_REFUSAL = """
 SELECT reason FROM refusals WHERE researcher = ? AND unix_s >
     (SELECT COALESCE(MAX(created_unix_s), 0) FROM hypotheses WHERE researcher = ?)
-ORDER BY refusal_id DESC LIMIT 1
+AND kind != 'play' ORDER BY refusal_id DESC LIMIT 1
 """
 INTO_LANES = "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -95,6 +96,7 @@ class Crew:
         self._minutes = wanted.minutes
         self._accounts = Accounts(place.folder, store, self._purse)
         self._prices = hiring.prices_of(wanted)
+        self._trials = TrialDesk(store, wanted.dev_trials)
         self._lanes, self._seats, self._counted = Lanes(), dict[str, _Seat](), Counter[str]()
         self._offers: deque[Offer] = deque()
         self._rng = np.random.default_rng([place.seed, 0xA6])
@@ -121,13 +123,18 @@ class Crew:
         return choose([self._record(name, decided) for name in names], self._rng)
 
     def think(self, name: str, context: ResearchContext, now_unix_s: float) -> None:
-        """Let an agent think about this."""
+        """Let an agent think about this.
+
+        Raises:
+            StoreError: what it has used up cannot be read; it does not think then.
+        """
+        self._trials.begin(name)
         seat = self._seats[name]
         self._lanes.think(name, replace(context, refused=seat.refused), time.monotonic())
         seat.began_s, seat.began_unix_s, seat.refused = time.monotonic(), now_unix_s, ""
 
     def take(self, journal: Journal, now_unix_s: float) -> Iterator[str]:
-        """Hand what the agents brought to the campaign, and yield what people are to be told.
+        """Hand what the agents brought or asked for to the campaign, and yield what people are to be told.
 
         Raises:
             CoordinatorError: it could not be published or written; it is handed in the next time.
@@ -150,6 +157,7 @@ class Crew:
             else:
                 self._lanes.taken(offer.lane)
                 self._accounts.led_to(offer.lane, seat.began_unix_s)
+        yield from self._trials.serve(journal, now_unix_s)
 
     def tend(self, now_unix_s: float) -> list[str]:
         """Obey new orders, bring the tables up to date, and return what people are to be told."""
@@ -186,7 +194,8 @@ class Crew:
         return reason and f"{offer.lane}'s proposal is not tested: {' '.join(reason.split())}"
 
     def _ended(self, offer: Offer) -> None:
-        """Book a thought's time; again changes nothing."""
+        """Book a thought's time, and let its lane ask for nothing more; again changes nothing."""
+        self._trials.end(offer.lane)
         seat = self._seats[offer.lane]
         if seat.began_s is not None:
             seat.thought_s += offer.seconds
@@ -201,7 +210,8 @@ class Crew:
             sum(item.state == "accepted" for item in mine),
             self._accounts.nano_usd[name] / NANO_USD,
             0.0 if seat is None else seat.thought_s / 60.0,
-            sum(item.station_s for item in mine) / 60.0,
+            sum(item.station_s for item in mine) / 60.0
+            + (0.0 if seat is None else self._trials.station_s(name) / 60.0),
         )
 
     # -- lanes --------------------------------------------------------------------------------------------------------
@@ -221,18 +231,26 @@ class Crew:
         place, folder = self._place, self._place.folder / FOLDER
         purse = Purse(Budget(), time.monotonic(), parent=self._purse)
         model = Model(one.model, one.provider, purse, self._prices, self._accounts.book, self._patience)
+        window = self._trials.window(name)
+        fleet = None if window is None else Fleet(window, place.folder)
+
+        def robots() -> Robots:
+            return Robots(minutes=max(0.0, place.minutes_left()), dev_trials=None if window is None else window.left)
+
         work = assignment(
             place.task,
             place.task,
-            robots=lambda: Robots(minutes=max(0.0, place.minutes_left())),
+            robots=robots,
             records=one.client is not None,
+            dev_trials=fleet is not None,
         )
         if one.client is None:
             from coordinator.agents.messages import MessagesResearcher  # an optional package
 
-            return MessagesResearcher(name, model, work, folder, shelf.pictures(place.folder), run=place.folder)
-        shown, unsafe = shelf.shows(place.folder), self._wanted.unsafe
-        return CodingAgent(name, one.client, one.programs, model, work, folder, unsafe=unsafe, shows=shown)
+            pictures = shelf.pictures(place.folder)
+            return MessagesResearcher(name, model, work, folder, pictures, run=place.folder, fleet=fleet)
+        shown, unsafe = shelf.shows(place.folder, fleet is not None), self._wanted.unsafe
+        return CodingAgent(name, one.client, one.programs, model, work, folder, unsafe=unsafe, shows=shown, fleet=fleet)
 
     def _obey(self) -> list[str]:
         """Obey the orders that are new; one that cannot be obeyed costs a line."""
@@ -262,6 +280,7 @@ class Crew:
 
     def _stop(self, name: str) -> None:
         self._lanes.remove(name)
+        self._trials.end(name)
         seat = self._seats[name]
         if seat.began_s is not None:
             seat.thought_s += time.monotonic() - seat.began_s

@@ -27,6 +27,7 @@ LONGEST_QUESTION = 64 << 20  # bytes
 LONGEST_ANSWER = 64 << 20  # bytes of one that does not come as a stream
 PIECE = 65536
 COUNTING = "/v1/messages/count_tokens"  # costs nothing, so it passes uncounted
+LAB = "/lab/dev_trials"  # answered by the lab itself
 NOT_PASSED_ON = frozenset(
     {
         "authorization", "x-api-key", "api-key", "cookie", "host", "connection", "content-length", "accept-encoding",
@@ -98,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self._body()
         if self.proxy.fault:
             raise AskRefused(f"stop now: {self.proxy.fault}")
+        if self.path == LAB:
+            return self._ask_lab(body)
         if self.path.partition("?")[0] == COUNTING:
             return self._pass_uncounted(body)
         ask = read_ask(self.path, body)
@@ -111,6 +114,13 @@ class Handler(BaseHTTPRequestHandler):
         most = ask.cost_at_most(price)
         self.proxy.purse.set_aside(most, now_s)
         return Exchange(self, ask, price, most).run()
+
+    def _ask_lab(self, body: bytes) -> None:
+        if self.proxy.lab is None:
+            return self._refuse(404, "the lab runs no attempts of unfinished changes")
+        return self.send_whole(
+            200, {"content-type": "text/plain; charset=utf-8"}, self.proxy.lab(body).encode("utf-8", "replace")
+        )
 
     def _body(self) -> bytes:
         length = self.headers.get("content-length", "")

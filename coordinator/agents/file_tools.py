@@ -70,6 +70,10 @@ class FileTools:
         except KeyError as error:
             return f"Refused: {tool} needs {error}.", None
 
+    def edits(self) -> list[Edit]:
+        """Return what was written so far."""
+        return [Edit(name, PLAIN_FILE, self.files[name]) for name in sorted(self.changed)]
+
     def _edit(self, tool: str, words: Mapping[str, str]) -> str:
         name = words["name"].removeprefix(f"{WORK}/")
         if tool == "write_file":
@@ -93,5 +97,4 @@ class FileTools:
 
     def _submit(self, words: Mapping[str, str]) -> Proposal:
         hypothesis = json.dumps({"sentence": words["sentence"], "falsifier": words["falsifier"]}).encode()
-        edits = [Edit(name, PLAIN_FILE, self.files[name]) for name in sorted(self.changed)]
-        return admit([*edits, Edit(HYPOTHESIS, PLAIN_FILE, hypothesis)], self.surface)
+        return admit([*self.edits(), Edit(HYPOTHESIS, PLAIN_FILE, hypothesis)], self.surface)

@@ -66,6 +66,7 @@ class Wanted:
     tokens: int | None = None
     minutes: float | None = None  # of thinking, all agents together
     unsafe: bool = False
+    dev_trials: int = 4  # attempts of an unfinished change that an agent may ask for, a proposal
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the run's row keeps it."""

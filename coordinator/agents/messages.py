@@ -23,7 +23,8 @@ import anthropic
 import httpx2
 from anthropic.types import Message
 
-from coordinator.agents.coding_agent import TRIES, AgentFailed, Assignment, Model
+from coordinator.agents.coding_agent import TRIES, AgentFailed, Assignment, Fleet, Model
+from coordinator.agents.dev_trials import OFFERED, TOOL, Answer, DevTrials
 from coordinator.agents.file_tools import TOOLS, FileTools
 from coordinator.agents.lab_tools import LabTools
 from coordinator.agents.pack import build
@@ -53,14 +54,16 @@ class MessagesResearcher:
         pictures: Callable[[ResearchContext], Sequence[bytes]] | None = None,
         wall_s: float = 1800.0,
         run: Path | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         """Prepare; `folder` keeps transcripts, `pictures` returns JPEG film strips of development trials.
 
         Args:
             wall_s: how long one conversation may take.
             run: the folder of the campaign whose records may be asked; none without it.
+            fleet: where attempts of an unfinished change may be asked for, which needs `run` too.
         """
-        self.name, self._run = name, run
+        self.name, self._run, self._fleet = name, run, fleet
         self._model, self._assignment, self._folder, self._pictures = model, assignment, folder, pictures
         self._wall_s = wall_s
         self.stop: Callable[[], str | None] = lambda: None
@@ -86,7 +89,9 @@ class MessagesResearcher:
         ):
             tools = FileTools(self._assignment.tree(context), self._assignment.surface(context))
             until_s = time.monotonic() + self._wall_s
-            talk = _Talk(self, model, client, proxy, transcript, tools, until_s, self._lab(Path(folder)))
+            lab = self._lab(Path(folder))
+            trials = None if lab is None else self._trials(context, lab.folder / "trials", until_s)
+            talk = _Talk(self, model, client, proxy, transcript, tools, until_s, lab, trials)
             with talk.watched():
                 return talk.proposal(self._first_message(context))
 
@@ -99,6 +104,13 @@ class MessagesResearcher:
             return None
         policy = self._assignment.notes.policy
         return LabTools(self._run, policy, folder / "lab", folder / "m.sock", lambda: self.stop())
+
+    def _trials(self, context: ResearchContext, folder: Path, until_s: float) -> DevTrials | None:
+        if self._fleet is None:
+            return None
+        trials = self._fleet.trials(self._assignment, context, folder, "")
+        trials.stop = lambda: self.stop() or ("its time is over" if time.monotonic() > until_s else None)
+        return trials
 
     def _first_message(self, context: ResearchContext) -> list[dict[str, Any]]:
         left = self._model.purse.left(time.monotonic())
@@ -119,6 +131,7 @@ class _Talk:
     tools: FileTools
     until_s: float
     lab: LabTools | None = None
+    trials: DevTrials | None = None
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -160,19 +173,22 @@ class _Talk:
         for call in answer.content:
             if call.type != "tool_use":
                 continue
-            text, proposal = self._do(call.name, call.input)
+            told, proposal = self._do(call.name, call.input)
             if proposal is not None:
                 return [], proposal
-            results.append({"type": "tool_result", "tool_use_id": call.id, "content": text})
+            results.append({"type": "tool_result", "tool_use_id": call.id, "content": _content(told)})
         if not results:
             self.tools.refusals += 1
             results = [{"type": "text", "text": "Nothing was handed in: make your change and call submit."}]
         return results, None
 
-    def _do(self, tool: str, given: object) -> tuple[str, Proposal | None]:
+    def _do(self, tool: str, given: object) -> tuple[Answer, Proposal | None]:
         words = given if isinstance(given, Mapping) else {}
+        if tool == TOOL and self.trials is not None:
+            return self.trials.answer(words, self.tools.edits), None
         said = None if self.lab is None else self.lab.do(tool, words, self.tools.files)
-        return self.tools.do(tool, given) if said is None else (said, None)
+        text, proposal = self.tools.do(tool, given) if said is None else (said, None)
+        return Answer(text), proposal
 
     def _ask(self, messages: Sequence[Mapping[str, Any]]) -> Message:
         """Return a whole answer; one that broke off is asked for again.
@@ -205,7 +221,7 @@ class _Talk:
             model=self.model.name,
             max_tokens=LONGEST_ANSWER,
             system=[{"type": "text", "text": SYSTEM}],
-            tools=[*TOOLS, *(self.lab.offered if self.lab else ())],  # type: ignore[list-item]
+            tools=self._offered(),  # type: ignore[arg-type]
             messages=messages,  # type: ignore[arg-type]
         ) as stream:
             for _ in stream:
@@ -214,6 +230,9 @@ class _Talk:
         self.transcript.write(answer.model_dump_json() + "\n")
         self.transcript.flush()
         return answer
+
+    def _offered(self) -> list[dict[str, Any]]:
+        return [*TOOLS, *(self.lab.offered if self.lab else ()), *([OFFERED] if self.trials else ())]
 
     def _check(self) -> None:
         why = self._in_vain()
@@ -249,6 +268,12 @@ def _said(answer: Message) -> list[dict[str, Any]]:
     parts = [(part.type, part.model_dump()) for part in answer.content]
     said = [{"type": kind, **{name: part[name] for name in kept[kind]}} for kind, part in parts if kind in kept]
     return said or [{"type": "text", "text": "(nothing)"}]
+
+
+def _content(answer: Answer) -> str | list[dict[str, Any]]:
+    """Return what a tool says as the vendor wants it."""
+    pictures = [_picture(jpeg) for jpeg in answer.pictures[:PICTURES]]
+    return [{"type": "text", "text": answer.text}, *pictures] if pictures else answer.text
 
 
 def _picture(jpeg: bytes) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Robots:
 
     trials: int | None = None
     minutes: float | None = None
+    dev_trials: int | None = None  # attempts of a change that is not handed in yet
 
 
 def fence(text: str, most: int = TRACE_BYTES) -> str:
@@ -97,6 +98,7 @@ def _budgets(left: Left, robots: Robots) -> str:
         None if left.nano_usd is None else f"- {max(0, left.nano_usd) / NANO_USD:.2f} dollars for the model",
         None if left.seconds is None else f"- {max(0.0, left.seconds) / 60:.0f} minutes",
         None if robots.trials is None else f"- {robots.trials} trials on robots",
+        None if robots.dev_trials is None else f"- {robots.dev_trials} attempts of your unfinished change on robots",
         None if robots.minutes is None else f"- {robots.minutes:.0f} robot-minutes",
     ]
     said = [line for line in lines if line]

@@ -5,6 +5,7 @@
   is written before the last byte of the answer goes on, so that no paid answer is ever missing from the ledger.
 - An agent that is killed while it listens, and an answer that breaks off, are booked with what was said and a guess of
   the rest, apart from each other.
+- What is asked of the lab itself goes through it too, where there is somebody to answer; it costs nothing.
 - `fault` says why nobody should go on asking: a refused key, a vendor that fails again and again, a ledger that fails.
 """
 
@@ -16,6 +17,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +51,7 @@ class ModelProxy:
         self.patience = patience or Patience()
         self.fault: str | None = None
         self.heard_s = time.monotonic()  # when anything last went through
+        self.lab: Callable[[bytes], str] | None = None  # what answers for the lab
         self._prices, self._book = prices, book
         self._lock = threading.Lock()
         self._failures = 0
@@ -72,6 +75,10 @@ class ModelProxy:
         self.hang_up()
         self._server.server_close()
         self.path.unlink(missing_ok=True)
+
+    def alive(self) -> None:
+        """Note that the agent waits for something: that is no silence."""
+        self.heard_s = time.monotonic()
 
     def hang_up(self) -> None:
         """End the calls that are in the air, and wait until they are booked: nobody listens to them any more."""

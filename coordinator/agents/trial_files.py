@@ -1,7 +1,7 @@
 """What an agent may look at of attempts on development starts: film strips, traces as pictures, and the observations.
 
-- The attempts are the incumbent's: the newest of its commonest ways to fail, and one success. No gate, held-out or
-  audit start is among them.
+- The attempts are the incumbent's: the newest of its commonest ways to fail, and one success; or those that an agent
+  asked for of a change of its own. No gate, held-out or audit start is among them.
 - A recording that is damaged, or has not come, is passed over.
 """
 
@@ -27,6 +27,7 @@ FRAMES, HEIGHT_PIXELS = 6, 180
 PANEL_PIXELS, MARGIN_PIXELS = (720, 120), 16
 QUALITY = 80
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
+COLUMNS = ", ".join(item.name for item in fields(RecordedTrial))
 INCUMBENT = "SELECT candidate_id FROM decisions WHERE verdict = 'accept' ORDER BY decision_id DESC LIMIT 1"
 ATTEMPTS = """
 SELECT {columns} FROM trials
@@ -35,6 +36,20 @@ WHERE bundle = (SELECT bundle FROM candidates WHERE candidate_id = ({incumbent})
     AND outcome IN ('success', 'failure') AND recording IN (SELECT sha256 FROM recordings)
 ORDER BY received_unix_s DESC LIMIT 200
 """
+PLAYED = """
+SELECT {columns}, detail, measures, notes FROM trials
+WHERE bundle = ? AND start_id GLOB 'dev-[0-9]*' AND purpose = 'play' ORDER BY received_unix_s
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the database tells of one attempt of a play."""
+
+    trial: RecordedTrial
+    detail: str
+    measures: Mapping[str, float]
+    notes: str  # of its policy
 
 
 @dataclass(frozen=True)
@@ -49,13 +64,27 @@ class Shown:
 
 def newest(run: Path, most: int = MOST) -> Iterator[Shown]:
     """Yield attempts of the incumbent of a run, which may be running: failures of different kinds, and a success."""
-    for trial in _chosen(run, most):
-        path = run / "recordings" / f"{trial.recording}.mcap"
-        try:
-            attempt = read_attempt(path, trial, pictures=True)
-            yield Shown(_title(trial), trial, attempt, _scenes(path))
-        except (RecordingUnusable, *UNREADABLE):
-            continue
+    found = (show(run, trial) for trial in _chosen(run, most))
+    return (shown for shown in found if shown is not None)
+
+
+def show(run: Path, trial: RecordedTrial) -> Shown | None:
+    """Return an attempt of a run as it can be looked at; None where its recording is damaged or has not come."""
+    path = run / "recordings" / f"{trial.recording}.mcap"
+    try:
+        return Shown(_title(trial), trial, read_attempt(path, trial, pictures=True), _scenes(path))
+    except (RecordingUnusable, *UNREADABLE):
+        return None
+
+
+def played(run: Path, bundle: str) -> list[Told]:
+    """Return the attempts of a play in the order in which they came."""
+    with closing(_opened(run)) as database:
+        rows = database.execute(PLAYED.format(columns=COLUMNS), (bundle,)).fetchall()
+    return [
+        Told(RecordedTrial(*row[:-3]), row[-3], json.loads(row[-2]), str(json.loads(row[-1]).get("policy", "")))
+        for row in rows
+    ]
 
 
 def film_strip(shown: Shown) -> bytes:
@@ -107,9 +136,8 @@ def observations(shown: Shown) -> bytes:
 
 
 def _chosen(run: Path, most: int) -> list[RecordedTrial]:
-    columns = ", ".join(item.name for item in fields(RecordedTrial))
-    query = ATTEMPTS.format(columns=columns, incumbent=INCUMBENT)
-    with closing(sqlite3.connect(f"{(run / 'coordinator.db').resolve().as_uri()}?mode=ro", uri=True)) as database:
+    query = ATTEMPTS.format(columns=COLUMNS, incumbent=INCUMBENT)
+    with closing(_opened(run)) as database:
         found = [RecordedTrial(*row) for row in database.execute(query)]
     failed: dict[str, list[RecordedTrial]] = {}
     for trial in found:
@@ -117,6 +145,10 @@ def _chosen(run: Path, most: int) -> list[RecordedTrial]:
             failed.setdefault(trial.cause, []).append(trial)
     commonest = sorted(failed.values(), key=lambda trials: -len(trials))[: most - 1]
     return [trials[0] for trials in commonest] + [trial for trial in found if trial.outcome == "success"][:1]
+
+
+def _opened(run: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{(run / 'coordinator.db').resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _scenes(path: Path) -> list[Mapping[str, Any]]:

@@ -33,7 +33,7 @@ class Fault:
 class Step:
     """What the model does: "write" a file, "read" one, "run" a command, "submit" its hypothesis, "say" something.
 
-    By API it can also "query" the lab's records and make a "dry_run".
+    By API it can also "query" the lab's records, make a "dry_run", and ask for "dev_trials" with words in `content`.
     """
 
     do: str
@@ -221,6 +221,8 @@ def tool_call(path: str, body: dict[str, Any], step: Step) -> tuple[str, dict[st
         return "exec_command", {"cmd": _command(step)}
     if step.do == "submit":
         return "submit", json.loads(step.content)
+    if step.do == "dev_trials":
+        return step.do, json.loads(step.content)
     if step.do in ("query", "dry_run"):
         return step.do, {"sql": step.content} if step.do == "query" else {}
     if step.do == "run":
