@@ -10,17 +10,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coordinator.errors import CoordinatorError
 
 PORT = 8080  # inside
-HOME, WORK, SOCKET, TOOLS = "/home/agent", "/repo", "/run/model.sock", "/opt/agent"
+HOME, WORK, SOCKET, TOOLS, LAB = "/home/agent", "/repo", "/run/model.sock", "/opt/agent", "/lab"
+SPOKEN_OF = re.compile(rf"(?<![\w./])({WORK}|{LAB})(?![\w.-])")  # in a prompt or a script; not within another path
 FORWARD = Path(__file__).with_name("forward.py")
 NAMES = Path(__file__).with_name("resolv.conf")
 MEMORY_FILES = 1 << 30  # bytes of each file system in memory
@@ -122,9 +124,11 @@ def _loose(caged: Caged, arguments: Sequence[str]) -> Launch:
         shutil.copyfile(path, home / place)
     home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
-    places = {**{place: str(path) for place, path in caged.readable.items()}, HOME: str(home), WORK: str(caged.work)}
+    places = {place: str(path) for place, path in caged.readable.items() if not place.startswith(f"{LAB}/")}
+    places |= {HOME: str(home), WORK: str(caged.work), LAB: str(caged.work.parent / "lab")}
 
     def outside(text: str) -> str:
+        text = SPOKEN_OF.sub(lambda found: places[found[1]], text)
         for place, path in sorted(places.items(), key=lambda item: -len(item[0])):
             if text == place or text.startswith(f"{place}/"):
                 return path + text.removeprefix(place)
@@ -135,8 +139,23 @@ def _loose(caged: Caged, arguments: Sequence[str]) -> Launch:
     for place in caged.home:
         path = home / place
         path.write_text(path.read_text().replace(base_url(), base_url(port)))
+    _lay_out(caged, Path(places[LAB]), outside)
     command = [str(interpreter()), "-I", str(FORWARD), str(caged.socket), str(port), *map(outside, arguments)]
     return Launch(command, environment, caged.work)
+
+
+def _lay_out(caged: Caged, lab: Path, outside: Callable[[str], str]) -> None:
+    """Put what the lab shows into a folder; scripts that were made for this run are told the places out here."""
+    for place, path in caged.readable.items():
+        if place.startswith(f"{LAB}/"):
+            target = lab / place.removeprefix(f"{LAB}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            if path.parent == caged.work.parent and path.is_file() and path.read_bytes().startswith(b"#!"):
+                target.write_text(outside(path.read_text()))
+                target.chmod(0o755)
+            else:
+                target.symlink_to(path.absolute())
 
 
 def _free_port() -> int:

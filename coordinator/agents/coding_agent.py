@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from coordinator.agents.pack import Robots, TaskNotes, build
 from coordinator.agents.prices import Prices
 from coordinator.agents.proxy import ModelProxy
 from coordinator.agents.purse import Purse
+from coordinator.agents.scratch import scratch
 from coordinator.agents.shelf import TRIALS
 from coordinator.agents.transcripts import next_path
 from coordinator.agents.window import Window
@@ -136,11 +135,8 @@ class CodingAgent:
         raise AgentFailed(f"{self.name} brought nothing that can be tested: {why}")
 
     def _try(self, context: ResearchContext, refused: str | None) -> Proposal:
-        folder = Path(tempfile.mkdtemp(prefix="enpire-agent-"))
-        try:
+        with scratch() as folder:
             return self._run(folder, context, refused)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, folder: Path, context: ResearchContext, refused: str | None) -> Proposal:
         tree = Worktree(folder)

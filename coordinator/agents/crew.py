@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.agents import hiring, orders, shelf
+from coordinator.agents import hiring, orders, scratch, shelf
 from coordinator.agents.accounts import Accounts
 from coordinator.agents.assignments import assignment
 from coordinator.agents.calls import Patience
@@ -90,6 +90,7 @@ class Crew:
             StoreError, OSError: what they have cost cannot be read or kept.
         """
         hired = hiring.hire(wanted)
+        scratch.sweep()
         self._wanted, self._place, self._store = wanted, place, store
         self._patience = patience or Patience()
         self._purse = Purse(_budget(wanted), time.monotonic())

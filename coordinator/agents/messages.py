@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from coordinator.agents.file_tools import TOOLS, FileTools
 from coordinator.agents.lab_tools import LabTools
 from coordinator.agents.pack import build
 from coordinator.agents.proxy import ModelProxy
+from coordinator.agents.scratch import scratch
 from coordinator.agents.transcripts import next_path
 from coordinator.evolution.ideas import Play, Proposal, ResearchContext
 
@@ -82,14 +82,14 @@ class MessagesResearcher:
         model.purse.reopen()
         path = next_path(self._folder, self.name)
         with (
-            tempfile.TemporaryDirectory(prefix="enpire-agent-") as folder,
+            scratch() as folder,
             path.open("w", encoding="utf-8") as transcript,
-            self._proxy(Path(folder) / "m.sock") as proxy,
+            self._proxy(folder / "m.sock") as proxy,
             _client(proxy.path) as client,
         ):
             tools = FileTools(self._assignment.tree(context), self._assignment.surface(context))
             until_s = time.monotonic() + self._wall_s
-            lab = self._lab(Path(folder))
+            lab = self._lab(folder)
             trials = None if lab is None else self._trials(context, lab.folder / "trials", until_s)
             talk = _Talk(self, model, client, proxy, transcript, tools, until_s, lab, trials)
             with talk.watched():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,27 @@ def test_without_a_cage_no_agent_runs_unless_it_is_said(caged: Caged, monkeypatc
     lines: list[str] = []
     ended = watch.run(start, watch.Watch(wall_s=30), lines.append, lambda: None, lambda: 0.0)
     assert (ended.code, lines) == (0, [f"{caged.work} yes"])
+
+
+def test_without_a_cage_what_an_agent_is_told_of_lies_where_it_is_told(caged: Caged) -> None:
+    folder = caged.work.parent
+    start = folder / "ask"
+    start.write_text(f'#!/bin/sh\ncat /lab/shown/card; echo {cage.base_url()}/lab/ask /repo /repository "$@"\n')
+    start.chmod(0o755)
+    (folder / "cards").mkdir()
+    (folder / "cards/card").write_text("a card\n")
+    readable = {"/lab/ask": start, "/lab/shown": folder / "cards"}
+    told = "Run `/lab/ask 2` or see /lab/shown, /labels and x/lab/y."
+    loose = launch(replace(caged, readable=readable), ["/bin/sh", "-c", f"echo '{told}'; /lab/ask 2"], unsafe=True)
+    lines: list[str] = []
+    ended = watch.run(loose, watch.Watch(wall_s=30), lines.append, lambda: None, lambda: 0.0)
+    assert (ended.code, ended.last_words) == (0, "")
+    lab = folder / "lab"
+    assert lines[:2] == [f"Run `{lab}/ask 2` or see {lab}/shown, /labels and x/lab/y.", "a card"]
+    url, work, *rest = lines[2].split()
+    assert (work, rest) == (str(caged.work), ["/repository", "2"])
+    assert url.endswith("/lab/ask")
+    assert url.removesuffix("/lab/ask") == f"http://127.0.0.1:{loose.command[4]}"
 
 
 def test_a_program_that_is_not_there_is_said(caged: Caged) -> None:
