@@ -109,8 +109,9 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bo
 
     The lead is the sum of its comparisons with the incumbent, each averaged over all `incumbent` attempts on its
     station (on all stations where those are few), over what such a sum varies by for the incumbent itself. Whoever
-    never fails where the incumbent does passes, as no lead over a good incumbent is large. A simplification
-    (`not_worse`) passes unless it trails by as much as others must lead.
+    never fails passes, as no lead over a good incumbent is large, and one that was not seen to fail leaves none at all;
+    the gate may still find a candidate surer or faster. A simplification (`not_worse`) passes unless it trails by as
+    much as others must lead.
     """
     if not results or not incumbent:
         return Stage(Call.GO_ON, "", len(results), 0, 0)
@@ -118,7 +119,7 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bo
     count = len(scores)
     spread = max(float(np.mean(np.square(own))), LEAST_SPREAD)
     lead = float(np.sum(scores) / np.sqrt(count * spread))
-    flawless = all(item.success for item in results) and lead > 0.0
+    flawless = all(item.success for item in results) and lead >= 0.0
     call = Call.GO_ON
     whole = count >= SCREEN_ATTEMPTS
     wanted, hopeless = (-SCREEN_LEAD, NO_LEAD[:1]) if not_worse else (SCREEN_LEAD, NO_LEAD)

@@ -86,7 +86,7 @@ def test_an_incumbent_has_no_lead_over_itself(incumbent: list[Result]) -> None:
 def test_whoever_never_fails_passes_against_an_incumbent_that_seldom_does() -> None:
     seldom = [*[Result(True, 1.0, 20.0)] * 19, Result(False, 0.9, 20.0)]
     assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom).call is Call.PASS
-    assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom[:19]).call is Call.REJECT
+    assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom[:19]).call is Call.PASS
 
 
 def test_nothing_to_compare_with_decides_nothing() -> None:
@@ -206,6 +206,12 @@ def test_near_the_ceiling_a_small_gain_is_found_and_none_that_is_none() -> None:
     assert near_the_ceiling(little, (0.125, 0.035), SEED) >= 0.6
     assert near_the_ceiling(WORTH, (0.125, 0.035), SEED) <= 0.4
     assert near_the_ceiling(little, (0.113, 0.113), SEED) <= ALPHA
+
+
+def test_whoever_fails_once_does_not_pass_an_incumbent_that_was_not_seen_to() -> None:
+    won, lost = Result(True, 1.0, 20.0), Result(False, 0.4, 20.0)
+    assert screen([won] * (SCREEN_ATTEMPTS - 1) + [lost], [won] * 30).call is Call.REJECT
+    assert screen([won] * (SCREEN_ATTEMPTS - 1), [won] * 30).call is Call.GO_ON
 
 
 def test_a_smaller_stake_asks_for_more() -> None:
