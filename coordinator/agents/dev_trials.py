@@ -21,7 +21,7 @@ from typing import Any
 from coordinator.agents.admission import HYPOTHESIS, PLAIN_FILE, Edit, Surface, admit_files
 from coordinator.agents.pack import fence
 from coordinator.agents.trial_files import Told, film_strip, observations, played, show, traces
-from coordinator.agents.window import Request, Window
+from coordinator.agents.window import Request, Window, attempts_in_words
 from coordinator.evolution.ideas import ProposalRefused, ResearchContext
 from coordinator.evolution.learning import UNTRIED
 
@@ -65,6 +65,7 @@ class DevTrials:
     alive: Callable[[], None] = lambda: None  # told all the time while an agent waits
     closed: bool = False  # the agent's run is over
     refusals: int = 0  # of changes
+    _answers: dict[int, Answer] = field(default_factory=dict)  # by request, once it is over
     _asking: threading.Lock = field(default_factory=threading.Lock)
     _showing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,8 +78,13 @@ class DevTrials:
             return Answer(f"Refused: {error}")
         request = self.window.last
         if request is None:
-            return Answer(f"You have asked for no attempts yet; {self.window.left} are left for this proposal.")
-        return self._told(request) if self._over(request) else Answer(self._still(request))
+            return Answer(f"You have asked for no attempts yet. {self._left()}")
+        if not self._over(request):
+            return Answer(self._still(request))
+        with self._showing:  # the pictures are made once, however often and by how many it is asked
+            if request.number not in self._answers:
+                self._answers[request.number] = self._told(request)
+            return self._answers[request.number]
 
     def by_http(self, body: bytes) -> str:
         """Answer what the program in an agent's cage sends: a number or none, and all files of its work tree."""
@@ -127,14 +133,16 @@ class DevTrials:
     def _told(self, request: Request) -> Answer:
         if request.refused or not request.bundle:
             return Answer(f"Refused: {request.refused or 'this assignment is over.'}")
-        with self._showing:  # of two that wait for the same, one makes the pictures
-            found = [told for told in played(self.run, request.bundle) if told.trial.cause not in UNTRIED]
-            shown = [self._one(f"own-{request.number}-{number}", told) for number, told in enumerate(found, 1)]
+        found = [told for told in played(self.run, request.bundle) if told.trial.cause not in UNTRIED]
+        shown = [self._one(f"own-{request.number}-{number}", told) for number, told in enumerate(found, 1)]
         lines = [f"{len(found)} of {request.attempts} attempts of your change were made; they decide nothing."]
         for number, (text, _) in enumerate(shown, 1):
             lines.append(f"Attempt {number}: {text}")
-        lines.append(f"{self.window.left} attempts are left for this proposal.")
+        lines.append(self._left())
         return Answer("\n".join(lines), [picture for _, pictures in shown for picture in pictures])
+
+    def _left(self) -> str:
+        return f"Left for this proposal: {attempts_in_words(self.window.left)}."
 
     def _one(self, name: str, told: Told) -> tuple[str, Sequence[bytes]]:
         """Return one attempt in words and in pictures, and put what can be looked at into the folder."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from coordinator.agents.admission import HYPOTHESIS
 from coordinator.agents.prices import NANO_USD
 from coordinator.agents.purse import Left
+from coordinator.agents.window import attempts_in_words
 from coordinator.evolution import cards, mining
 from coordinator.evolution.archive import elites
 from coordinator.evolution.ideas import DevResult, ResearchContext, Standing, Tried
@@ -98,7 +99,7 @@ def _budgets(left: Left, robots: Robots) -> str:
         None if left.nano_usd is None else f"- {max(0, left.nano_usd) / NANO_USD:.2f} dollars for the model",
         None if left.seconds is None else f"- {max(0.0, left.seconds) / 60:.0f} minutes",
         None if robots.trials is None else f"- {robots.trials} trials on robots",
-        None if robots.dev_trials is None else f"- {robots.dev_trials} attempts of your unfinished change on robots",
+        None if robots.dev_trials is None else f"- {attempts_in_words(robots.dev_trials)} of your unfinished change",
         None if robots.minutes is None else f"- {robots.minutes:.0f} robot-minutes",
     ]
     said = [line for line in lines if line]

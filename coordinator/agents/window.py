@@ -114,4 +114,9 @@ class Window:
 def _over_budget(left: int) -> str:
     if left == 0:
         return "the attempts of this proposal are used up; finish your change and hand it in."
-    return f"ask for 1 to {left} attempts, which is what is left for this proposal."
+    return f"ask for at least 1 and at most {attempts_in_words(left)}, which is what is left for this proposal."
+
+
+def attempts_in_words(number: int) -> str:
+    """Return so many attempts in words."""
+    return f"{number} attempt{'s' * (number != 1)}"

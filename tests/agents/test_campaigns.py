@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ import pytest
 
 from coordinator.agents.hiring import HiringRefused, Wanted, hire
 from coordinator.agents.ledger import FILE as LEDGER
+from coordinator.agents.shelf import DEV_TRIALS
 from tests.harness.crew_world import MODEL, environment
-from tests.harness.model_server import Fault, ModelServer
+from tests.harness.model_server import Fault, ModelServer, Step
 from tests.harness.person_model import ALL_AT_ONCE, FIXES, PersonModel
 
 pytestmark = pytest.mark.demo
@@ -136,6 +138,45 @@ def test_a_model_that_makes_a_person_s_fixes_takes_push_t_from_naive_to_the_targ
         # By sentence: an idea that is tested anew on a new incumbent is another hypothesis, which cost nothing more.
         costs = dict(rows(folder, COSTS))
         assert all(costs[row[1]] > 0 for row in accepted)
+
+
+@dataclass
+class TryingModel(PersonModel):
+    """A model that has its change tried by robots before it hands it in, and waits for what comes of it."""
+
+    def steps(self, path: str, body: dict[str, Any]) -> Sequence[Step]:
+        *change, ending = super().steps(path, body)
+        if ending.do == "read":  # by API it reads first, and this is all that it knows
+            return [*change, ending]
+        ask, wait = Step("run", content=f"{DEV_TRIALS} 2"), Step("run", content=DEV_TRIALS)
+        if ending.do == "submit":
+            ask, wait = Step("dev_trials", content='{"attempts": 2}'), Step("dev_trials", content="{}")
+        return [*change, ask, *[wait] * json.dumps(body).count("Still running: "), ending]
+
+
+@pytest.mark.parametrize("name", ["claude-api", "claude-code"])
+def test_an_agent_has_its_change_tried_by_robots_before_it_hands_it_in(tmp_path: Path, name: str) -> None:
+    with TryingModel(fixes=ALL_AT_ONCE) as server:
+        environ = settings(server, tmp_path / "t")
+        skip_without(name, environ)
+        ends = ("--target", "4", "--heldout", "5", "--audit", "0", "--budget-minutes", "20", "--dev-trials", "3")
+        folder, summary = run(tmp_path / "runs", environ, "--researcher", name, "--edges", "2", *ends)
+        asked, *_ = rows(folder, "SELECT researcher, attempts, bundle, created_unix_s FROM plays ORDER BY play_id")
+        assert asked[:2] == (f"{name}-1", 2)
+        made = rows(folder, f"SELECT start_id, purpose, outcome, used FROM trials WHERE bundle = '{asked[2]}'")
+        assert len([row for row in made if row[2] != "invalid"]) >= 2
+        assert all(start.startswith("dev-") and (purpose, used) == ("play", 0) for start, purpose, _, used in made)
+        told = next(text for question in server.asked if "2 of 2 attempts" in (text := json.dumps(question["body"])))
+        assert "3 attempts of your unfinished change" in told
+        assert "Left for this proposal: 1 attempt." in told
+        assert all(start in told for start, _, outcome, _ in made if outcome != "invalid")
+        assert ('"type": "image"' if name == "claude-api" else "/lab/trials/own-1-1-film.jpg") in told
+        [(researcher, sentence, _, naive)] = rows(folder, ACCEPTED)
+        assert (researcher, sentence) == (f"{name}-1", ALL_AT_ONCE[0].sentence)
+        assert naive
+        assert summary["integrity"] == dict.fromkeys(summary["integrity"], 0)
+        check_ledger(folder, server)
+        check_nothing_leaked(folder, server)
 
 
 def wait_for(process: subprocess.Popen[bytes], true: Callable[[], object]) -> None:

@@ -127,14 +127,14 @@ def test_what_came_of_an_unfinished_change_is_told_and_shown_before_it_is_handed
     script = [*CHANGED, asks(attempts=2), asks(), SUBMIT]
     with ModelServer(script) as server, crew_of(world, server, monkeypatch) as crew:
         assert thought(world, crew, station.turn) == []
-        assert "- 4 attempts of your unfinished change on robots" in prompt(server)
+        assert "- 4 attempts of your unfinished change" in prompt(server)
         first, again = answers(server)[2:4]
         assert [part["type"] for part in first] == ["text", *["image"] * 4]
         words = first[0]["text"]
         assert "2 of 2 attempts of your change were made" in words
         assert words.count("failure (near), progress 0.25, 25.0 s, on dev-") == 2
         assert words.count("| distance_mm = 7.5\n| slid off") == 2
-        assert "2 attempts are left" in words
+        assert words.endswith("Left for this proposal: 2 attempts.")
         assert again[0]["text"] == words
         assert plays(world) == [(LANE, 2)]
         assert world.candidates() == 2
@@ -148,7 +148,7 @@ def test_what_came_of_an_unfinished_change_is_told_and_shown_before_it_is_handed
         assert tried is not None
         assert tried.key == world.journal.campaign.candidates[-1].source.key
         thought(world, crew, station.turn)  # another proposal has another budget
-        assert "- 4 attempts of your unfinished change on robots" in prompt(server, len(script))
+        assert "- 4 attempts of your unfinished change" in prompt(server, len(script))
     before = len(world.store.rows("SELECT * FROM campaign_log"))
     world.again()
     assert len(world.store.rows("SELECT * FROM campaign_log")) == before
@@ -165,10 +165,10 @@ WORDS: list[tuple[dict[str, object], str]] = [
     ({"attempts": 1.0}, NOTHING),
     ({"attempts": None}, NOTHING),
     ({"attempts": [1]}, NOTHING),
-    ({"attempts": 5}, "ask for 1 to 4 attempts"),
-    ({"attempts": 10**30}, "ask for 1 to 4 attempts"),
-    ({"attempts": 0}, "ask for 1 to 4 attempts"),
-    ({"attempts": -1}, "ask for 1 to 4 attempts"),
+    ({"attempts": 5}, "ask for at least 1 and at most 4 attempts"),
+    ({"attempts": 10**30}, "ask for at least 1 and at most 4 attempts"),
+    ({"attempts": 0}, "ask for at least 1 and at most 4 attempts"),
+    ({"attempts": -1}, "ask for at least 1 and at most 4 attempts"),
 ]
 
 
@@ -246,10 +246,10 @@ def test_no_kill_gives_back_what_was_used_up_and_a_proposal_does(
     script = [*CHANGED, asks(), asks(attempts=2), asks(attempts=1), asks(attempts=1), SUBMIT]
     with ModelServer(script) as server, crew_of(world, server, monkeypatch) as crew:
         thought(world, crew, station.turn)
-        assert "- 1 attempts of your unfinished change" in prompt(server)
+        assert "- 1 attempt of your unfinished change" in prompt(server)
         told = answers(server)
-        assert told[2] == "You have asked for no attempts yet; 1 are left for this proposal."
-        assert told[3] == "Refused: ask for 1 to 1 attempts, which is what is left for this proposal."
+        assert told[2] == "You have asked for no attempts yet. Left for this proposal: 1 attempt."
+        assert told[3] == "Refused: ask for at least 1 and at most 1 attempt, which is what is left for this proposal."
         assert "1 of 1 attempts" in told[4][0]["text"]
         assert told[5].startswith("Refused: the attempts of this proposal are used up")
         assert plays(world) == [(LANE, 3), (LANE, 1)]

@@ -16,6 +16,7 @@ from coordinator.agents import ask_fleet, cage, dev_trials, shelf
 from coordinator.agents.clients import Client
 from coordinator.agents.coding_agent import AgentFailed, Fleet
 from coordinator.agents.dev_trials import DevTrials
+from coordinator.agents.trial_files import Told
 from coordinator.agents.window import Request, Window
 from tests.harness.agent_lane import FILES, HYPOTHESIS, LIMITS, POLICY, SENTENCE, assignment, context, lane
 from tests.harness.attempts_world import make_run
@@ -96,7 +97,7 @@ def test_an_agent_that_waits_for_the_fleet_is_not_silent_and_sees_what_came(
     assert dict(request.files) == dict(proposal.files)
     lines = said(tmp_path).splitlines()
     assert lines.count("0 of 2 attempts of your change were made; they decide nothing.") == 2
-    assert lines[-2] == "Refused: ask for 1 to 2 attempts, which is what is left for this proposal."
+    assert lines[-2] == "Refused: ask for at least 1 and at most 2 attempts, which is what is left for this proposal."
     assert lines[-1] == f"Refused: {dev_trials.ONLY}"
 
 
@@ -143,7 +144,11 @@ HOSTILE: list[tuple[str, bytes, str]] = [
     ("another split", body(split="audit"), dev_trials.ONLY),
     ("a start", body(starts=["heldout-0001"]), dev_trials.ONLY),
     ("half an attempt", body(attempts=0.5), dev_trials.ONLY),
-    ("too many", body(attempts=5), "ask for 1 to 4 attempts, which is what is left for this proposal."),
+    (
+        "too many",
+        body(attempts=5),
+        "ask for at least 1 and at most 4 attempts, which is what is left for this proposal.",
+    ),
     ("nothing changed", body(), "Nothing in policies/push_t/ was changed; make one change there."),
     ("the judge", sent("edge/tasks/push_t.py", b"x = 1\n"), "lies outside policies/push_t/"),
     ("a skill", sent("policies/interface.py", b"x = 1\n"), "lies outside policies/push_t/"),
@@ -201,6 +206,25 @@ def test_only_attempts_of_play_on_development_starts_are_told(trials: DevTrials,
     server = conducted(window, other)
     assert trials.by_http(good).splitlines()[0].startswith("0 of 1 attempts of your change were made")
     server.join()
+
+
+def test_what_came_is_made_to_be_seen_once(trials: DevTrials, window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def watched(run: Path, bundle: str) -> list[Told]:
+        looked.append(bundle)
+        return []
+
+    def served(request: Request) -> None:
+        window.handed_in(request, MADE)
+        window.end_request(request)
+
+    monkeypatch.setattr(dev_trials, "played", watched)
+    server = conducted(window, served)
+    trials.by_http(sent(TOML, FILES["policy.toml"] + b"\n# slower\n"))
+    server.join()
+    assert len({trials.by_http(b'{"files": {}}') for _ in range(5)}) == 1
+    assert looked == [MADE]
 
 
 def test_the_program_sends_the_tree_as_git_would_see_it(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def fenced_of(prompt: str) -> set[str]:
 
 
 def test_it_says_all_that_a_researcher_would_ask_for() -> None:
-    prompt = build(NOTES, CONTEXT, LEFT, Robots(trials=300, minutes=80))
+    prompt = build(NOTES, CONTEXT, LEFT, Robots(trials=300, minutes=80, dev_trials=3))
     for part in (
         "success is within 2 mm",
         "policies/push_t/ only",
@@ -49,6 +49,7 @@ def test_it_says_all_that_a_researcher_would_ask_for() -> None:
         "2.50 dollars",
         "60 minutes",
         "300 trials",
+        "3 attempts of your unfinished change",
         "4/12, 95 % interval 14% to 61%",
         "8 x near: dev-0001",
         "idea number 19",

@@ -55,6 +55,7 @@ def test_lanes_are_listed_with_what_they_cost(run: Path) -> None:
     [row] = json.loads(call("agents", str(run), "--json").output)
     assert (row["lane"], row["state"], row["proposals"], row["failures"]) == ("codex-1", "halted", 3, 2)
     assert (row["tokens"], row["usd"], row["thought_minutes"], row["accepted"]) == (1100, 2.5, 1.5, 0)
+    assert row["dev_trials"] == 0
     shown = call("agents", str(run)).output
     assert "2.50" in shown
     assert "codex-1 is halted: the key is refused" in shown
