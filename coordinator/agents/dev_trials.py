@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,17 +75,11 @@ class DevTrials:
         try:
             if "attempts" in words or not words.keys() <= WORDS:
                 self._ask(words, edits)
+            return self._came()
         except ProposalRefused as error:
             return Answer(f"Refused: {error}")
-        request = self.window.last
-        if request is None:
-            return Answer(f"You have asked for no attempts yet. {self._left()}")
-        if not self._over(request):
-            return Answer(self._still(request))
-        with self._showing:  # the pictures are made once, however often and by how many it is asked
-            if request.number not in self._answers:
-                self._answers[request.number] = self._told(request)
-            return self._answers[request.number]
+        except (OSError, sqlite3.Error):
+            return Answer("The lab cannot look at your attempts now; ask again without a number.")
 
     def by_http(self, body: bytes) -> str:
         """Answer what the program in an agent's cage sends: a number or none, and all files of its work tree."""
@@ -94,6 +89,17 @@ class DevTrials:
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             return f"Refused: {ONLY}"
         return self.answer(asked, lambda: list(self._edits(tree))).text
+
+    def _came(self) -> Answer:
+        request = self.window.last
+        if request is None:
+            return Answer(f"You have asked for no attempts yet. {self._left()}")
+        if not self._over(request):
+            return Answer(self._still(request))
+        with self._showing:  # the pictures are made once, however often and by how many it is asked
+            if request.number not in self._answers:
+                self._answers[request.number] = self._told(request)
+            return self._answers[request.number]
 
     def _ask(self, words: Mapping[str, object], edits: Callable[[], Sequence[Edit]]) -> None:
         attempts = words.get("attempts")
@@ -131,6 +137,7 @@ class DevTrials:
         )
 
     def _told(self, request: Request) -> Answer:
+        self.refusals += bool(request.refused)
         if request.refused or not request.bundle:
             return Answer(f"Refused: {request.refused or 'this assignment is over.'}")
         found = [told for told in played(self.run, request.bundle) if told.trial.cause not in UNTRIED]

@@ -258,6 +258,20 @@ def test_no_kill_gives_back_what_was_used_up_and_a_proposal_does(
         assert "- 4 attempts of your unfinished change" in prompt(server)
 
 
+def test_what_no_policy_can_be_made_of_is_refused_by_the_lab_and_takes_nothing(
+    world: CrewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt = written("steps = 3\n", f"{POLICY}/program.toml")
+    script = [*CHANGED, spoilt, *[asks(attempts=4)] * (dev_trials.MOST_REFUSALS + 1), *NEVER]
+    with ModelServer(script) as server, crew_of(world, server, monkeypatch) as crew:
+        thought(world, crew, lambda: None)
+        told = answers(server)[3:]
+        assert all(line.startswith("Refused: ") and "program" in line for line in told[:-1])
+        assert told[-1].startswith("Refused: too many changes were refused")
+        assert plays(world) == []
+        assert world.store.rows("SELECT COUNT(*) FROM refusals") == [(dev_trials.MOST_REFUSALS,)]
+
+
 def test_a_wait_ends_and_the_rest_can_be_asked_for(world: CrewWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev_trials, "WAIT_S", 0.2)
     monkeypatch.setattr(dev_trials, "TICK_S", 0.05)
