@@ -19,6 +19,7 @@ from coordinator.evolution.starts import Start, Starts
 
 STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
 SCREENED_FIRST = 10  # another waits until so many were screened or none is left to be, so that it is for the best
+ONE_OUT_OF = 6  # pairs of a long gate may be out beyond the usual, as few of them would be for nothing
 MOST_BEHIND = 3  # times what may be out: a station that stays silent must not use the starts up
 CEILING_RATE, CEILING_TRIALS = 0.9, 12
 
@@ -53,6 +54,7 @@ class Gate:
         candidate = max(waiting, key=lambda item: item.promise)
         out = sum(pair.done is None for item in waiting for pair in item.pairs)
         behind = sum(len(item.pairs) - item.judged for item in waiting)  # those that wait for one that is out, too
+        most_out = max(most_out, candidate.judged // ONE_OUT_OF)
         if out >= most_out or behind >= MOST_BEHIND * most_out:
             return []
         if not candidate.pairs:

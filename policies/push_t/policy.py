@@ -1,6 +1,6 @@
 """Pushes the T to the goal drawn on the table, one straight push at a time: look, choose, push, step back, look again.
 
-As it ships it is naive: it pushes through the T's middle, fast, eight times. `policy.toml` says what may be varied.
+As it ships it is naive: it pushes through the T's middle, fast, a dozen times. `policy.toml` says what may be varied.
 """
 
 from __future__ import annotations

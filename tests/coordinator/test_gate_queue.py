@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from coordinator.evolution.book import Book
 from coordinator.evolution.candidate import Candidate
 from coordinator.evolution.evidence import Result, _scores, compare
-from coordinator.evolution.gating import Gate
+from coordinator.evolution.gating import ONE_OUT_OF, Gate
 from coordinator.evolution.ideas import Proposal, Source
 from coordinator.evolution.starts import Starts
 from coordinator.scheduling.work import Urgency
@@ -60,6 +60,22 @@ def test_pairs_in_flight_are_counted_over_all_candidates() -> None:
     for _ in range(4):
         assert len(gate.next_pair(10, 4)) == 2
     assert gate.next_pair(10, 4) == []
+
+
+def test_a_long_gate_has_more_out_and_of_each_never_more_than_a_share_for_nothing() -> None:
+    one = candidate(1, 0.6)
+    gate = gate_of(one)
+    for judged in (8 * ONE_OUT_OF, 12 * ONE_OUT_OF):
+        while one.judged < judged:
+            bring(gate, WON, WON)
+            one.judged += 1  # as its judge would count
+        asked = 0
+        while gate.next_pair(10, 4):
+            asked += 1
+        assert asked == judged // ONE_OUT_OF
+        for pair in one.pairs:
+            pair.candidate.result = pair.incumbent.result = WON
+        one.judged = len(one.pairs)
 
 
 @given(st.lists(results, min_size=1, max_size=9), st.lists(results, min_size=1, max_size=30))

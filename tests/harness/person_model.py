@@ -45,7 +45,7 @@ FIXES = (
         {"learn_reach": "true", "fine_last_pushes": "true", "average_looks": "true"},
         "Learning the reach, finer last pushes and averaged pictures take out what is left.",
     ),
-    Fix({"most_pushes": "20"}, "More pushes finish what eight leave undone."),
+    Fix({"most_pushes": "20"}, "More pushes finish what a dozen leave undone."),
     Fix({"travel_speed_m_s": "0.45"}, "Quicker travel leaves time for more pushes."),
 )
 ALL_AT_ONCE = (
