@@ -48,6 +48,7 @@ def enrol_console(run: Path, user: str, into: Path, days: float, now_unix_s: flo
         endpoints = enrolment.endpoints()
         enrolment.console(user, certificate.decode(), now_unix_s + days * 86_400.0, now_unix_s)
     into.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+    _check_owned(into)  # somebody may have made it since
     form, nothing = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     write_whole(tls.authority, authority.file.read_bytes(), OWNER_ONLY_FILE)
     write_whole(tls.certificate, certificate, OWNER_ONLY_FILE)

@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from edge import software
-from edge.activation.journal import ActivationError
+from edge.activation.journal import ActivationError, Journal
 from edge.disk import Rung
 from edge.envelope import EnvelopeImpossible, narrowed, to_text
 from edge.ledger import Ledger, LedgerError
@@ -227,13 +227,8 @@ def _attempt(rig: Rig, assignment: Assignment, blank: Trial, tape: Tape | None) 
     clock = _Clock.start(rig)
     readiness, tries, stopped = _make_ready(rig, assignment, blank.sequence)
     reset_s, wall_reset_s = clock.lap(rig)
-    blank = replace(
-        blank,
-        reset_s=reset_s,
-        wall_reset_s=wall_reset_s,
-        reset_tries=tries,
-        achieved_start=dict(readiness.measured),
-    )
+    start = dict(readiness.measured)
+    blank = replace(blank, reset_s=reset_s, wall_reset_s=wall_reset_s, reset_tries=tries, achieved_start=start)
     if stopped is not None:
         return _invalid(blank, "stopped", str(stopped))
     if not readiness.ready:
@@ -306,7 +301,13 @@ def _make_ready(rig: Rig, assignment: Assignment, sequence: int) -> tuple[Readin
 def _policy(rig: Rig, assignment: Assignment) -> tuple[Manifest, Path]:
     """Return the manifest and folder of a bundle that the uplink has verified, every file hashed again."""
     folder = rig.station.folder / "bundles" / assignment.bundle
-    manifest = read_unpacked(folder)
+    try:
+        manifest = read_unpacked(folder)
+    except BundleError:
+        with suppress(ActivationError), Journal(rig.station.folder / "activation.db") as journal:
+            if assignment.bundle not in journal.pinned():  # of those the steward takes care
+                journal.missing(assignment.bundle)  # and the next lease has it fetched anew
+        raise
     if manifest.task != rig.task.name:
         raise BundleError(
             f"bundle {assignment.bundle[:12]} is for task {manifest.task}, this station does {rig.task.name}"
@@ -366,7 +367,6 @@ def _invalid(trial: Trial, cause: str, detail: str) -> Trial:
 
 def _blank(rig: Rig, assignment: Assignment, lease_id: str, epoch: str, sequence: int) -> Trial:
     """Return the trial before anything has happened: a crash, until more is known."""
-    nothing: Mapping[str, float] = {}
     return Trial(
         edge=rig.ledger.edge,
         epoch=epoch,
@@ -382,8 +382,8 @@ def _blank(rig: Rig, assignment: Assignment, lease_id: str, epoch: str, sequence
         cause="crash",
         detail="the station's process ended during this attempt",
         progress=0.0,
-        measures=nothing,
-        achieved_start=nothing,
+        measures={},
+        achieved_start={},
         reset_s=0.0,
         reset_tries=0,
         trial_s=0.0,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuf.api.exceptions import DownloadError, DownloadLengthMismatchError, ExpiredMetadataError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+)
 
 
 class TrustError(Exception):
@@ -14,6 +20,10 @@ class TrustError(Exception):
 
 class Unreachable(TrustError):
     """No answer: nothing is known, and everything stays as it was."""
+
+
+class NotThere(Unreachable):
+    """Whoever was asked is there and has no such file: nothing is known of it, and other files may come."""
 
 
 class NotGranted(TrustError):
@@ -41,6 +51,8 @@ def told() -> Iterator[None]:
         raise Stale(f"{_line(error)}; is the clock right, and does somebody sign it anew?") from error
     except (RepositoryError, DownloadLengthMismatchError) as error:
         raise Tampered(_line(error)) from error
+    except DownloadHTTPError as error:
+        raise NotThere(_line(error)) from error
     except DownloadError as error:
         raise Unreachable(_line(error)) from error
     except OSError as error:

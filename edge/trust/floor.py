@@ -12,6 +12,7 @@ lies outside of it, in two files of which the one written last counts; a lost co
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -82,10 +83,14 @@ def read_floor(copies: Sequence[Path]) -> Floor | None:
 
     Raises:
         Tampered: two copies of the same count differ.
-        TrustError: a copy cannot be read.
+        TrustError: a copy cannot be read, but for one that a bad sector has damaged, beside another that is sound.
     """
-    known = [floor for floor in map(_read, copies) if floor is not None]
+    found = [_read(path) for path in copies]
+    known = [floor for floor in found if isinstance(floor, Floor)]
     if not known:
+        for unreadable in found:
+            if isinstance(unreadable, TrustError):
+                raise unreadable
         return None
     newest = max(known, key=lambda floor: floor.count)
     if any(floor.count == newest.count and floor != newest for floor in known):
@@ -131,13 +136,17 @@ def _sooner(one: str | None, other: str) -> str:
     return NOW if NOW in (one, other) else other
 
 
-def _read(path: Path) -> Floor | None:
+def _read(path: Path) -> Floor | TrustError | None:
+    """Return a copy, None where it is missing or damaged, and why it cannot be read where a sector is bad."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise TrustError(f"cannot read {path}: {error.strerror}") from error
+        unreadable = TrustError(f"cannot read {path}: {error.strerror}")
+        if error.errno == errno.EIO:
+            return unreadable
+        raise unreadable from error
     try:
         text, _, digest = data.rstrip(b"\n").rpartition(b"\n")
         if hashlib.sha256(text).hexdigest().encode() != digest:

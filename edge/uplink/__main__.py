@@ -28,6 +28,7 @@ from edge.status import Status, StatusError, read_status
 from edge.trust.client import Trust
 from edge.uplink.courier import Courier
 from edge.uplink.fetcher import ZenohFetcher
+from edge.uplink.late_supply import LateSupply
 from edge.uplink.memory import own_group_memory_mb
 from edge.uplink.network import Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError, read_settings
@@ -57,15 +58,14 @@ def main(arguments: list[str]) -> int:
         settings = read_settings(Path(arguments[0]))
         with (
             _open_ledger(settings, stop) as ledger,
-            Journal(settings.journal_path) as journal,
             Coordinator(settings.endpoint, settings.name, settings.tls) as coordinator,
+            _supply(settings, coordinator) as supply,
         ):
-            trust = Trust(settings.trust, ZenohFetcher(coordinator, settings.name))
-            _carry(settings, ledger, coordinator, Supply(settings, trust, journal), stop)
+            _carry(settings, ledger, coordinator, supply, stop)
     except (UplinkError, NotThisLedger) as error:
         LOG.error("%s", error)
         return 2
-    except (LedgerError, ActivationError) as error:  # a new start may find it cured
+    except LedgerError as error:  # a new start may find it cured
         LOG.error("%s", error)
         return 1
     return 0
@@ -89,13 +89,20 @@ def _open_ledger(settings: Settings, stop: threading.Event) -> Ledger:
                 raise
 
 
+def _supply(settings: Settings, coordinator: Coordinator) -> LateSupply:
+    trust = Trust(settings.trust, ZenohFetcher(coordinator, settings.name))
+    return LateSupply(settings.journal_path, lambda journal: Supply(settings, trust, journal))
+
+
 def back_off_s(failures: int, draw: float) -> float:
     """Return how long to wait after so many failures in a row; `draw` in [0, 1) spreads a fleet out."""
     longest_s = min(FIRST_BACK_OFF_S * 2.0 ** min(failures - 1, 16), LONGEST_BACK_OFF_S)
     return longest_s * (0.5 + 0.5 * draw)
 
 
-def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply: Supply, stop: threading.Event) -> None:
+def _carry(
+    settings: Settings, ledger: Ledger, coordinator: Coordinator, supply: LateSupply, stop: threading.Event
+) -> None:
     courier = Courier(settings, ledger, coordinator, supply, software.versions())
     reporter = threading.Thread(target=_report, args=(settings, courier, coordinator, stop), daemon=True)
     reporter.start()
@@ -109,7 +116,7 @@ def _carry(settings: Settings, ledger: Ledger, coordinator: Coordinator, supply:
                 LOG.info("the coordinator at %s answers again", coordinator.endpoint)
                 failures = 0
             stop.wait(0.0 if more else TURN_S)
-        except (NoAnswer, Refused, LedgerError, ActivationError) as error:
+        except (NoAnswer, Refused, LedgerError) as error:
             courier.lost_touch()
             if not failures:
                 LOG.warning("%s", _explain(error, coordinator.endpoint))
@@ -131,13 +138,7 @@ def _certificate_keeper(settings: Settings, coordinator: Coordinator) -> Callabl
 
 def _report(settings: Settings, courier: Courier, coordinator: Coordinator, stop: threading.Event) -> None:
     """Publish what the station does, until stopped."""
-    with Journal(settings.journal_path) as journal:  # its own: a connection is of one thread
-        _report_from(journal, settings, courier, coordinator, stop)
-
-
-def _report_from(
-    journal: Journal, settings: Settings, courier: Courier, coordinator: Coordinator, stop: threading.Event
-) -> None:
+    journal: Journal | None = None  # its own, as a connection is of one thread; it may not open
     count = 0
     while not stop.is_set():
         if count % STATUSES_A_MEMORY == 0:
@@ -151,9 +152,12 @@ def _report_from(
         message = asdict(status or _without_status(settings, "the station has not started yet"))
         message |= {"memory_mb": courier.memory_mb, "refusal": courier.refusal}
         with suppress(ActivationError):  # the next one may say more
+            journal = journal or Journal(settings.journal_path)
             message["rollouts"] = describe(journal)
         coordinator.publish_status(msgpack.packb(message))
         stop.wait(STATUS_PERIOD_S)
+    if journal is not None:
+        journal.close()
 
 
 def _without_status(settings: Settings, detail: str) -> Status:

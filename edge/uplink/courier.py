@@ -9,6 +9,8 @@
   deleted here.
 - A lease is kept only if every bundle that it names is here (see `edge.uplink.supply`); one that may not run here, or
   has not come yet, makes its lease refused, and holds up nothing else.
+- Trouble of the supply, as a silent lab or a journal that a full disk does not take, is said, and the supply is left
+  alone for a while: trials and recordings go on.
 - What gets no answer is sent again in smaller portions, so that a thin link carries it too.
 - A recording is checked here before its first piece, and goes on from where the coordinator is. One that cannot be sent
   is held back, so that the others are not, and tried again some minutes later.
@@ -29,11 +31,13 @@ from io import BufferedReader
 
 import msgpack
 
+from edge.activation.journal import ActivationError
 from edge.activation.series import OWN, OWN_PURPOSES
 from edge.ledger import Held, Identity, Ledger
 from edge.records import PROTOCOL, Lease, RecordError, decode
 from edge.trust.errors import Unreachable
 from edge.uplink.answers import identity_of, range_of, refusal_of, unpack_map
+from edge.uplink.late_supply import LateSupply
 from edge.uplink.network import TIMEOUT_S, Coordinator, NoAnswer, Refused
 from edge.uplink.settings import Settings, UplinkError
 from edge.uplink.supply import NotSupplied, Supply
@@ -49,7 +53,7 @@ RECORDING_TIMEOUT_S = 20.0
 PIECE_BYTES, LEAST_PIECE_BYTES = 1 << 20, 16 << 10
 MOST_RECORDING_BYTES = 256 << 20  # the coordinator takes no larger ones
 MAKE_ROOM_EVERY_S = 10.0
-COMPARE_EVERY_S = TRY_HELD_BACK_EVERY_S = 600.0
+COMPARE_EVERY_S = TRY_HELD_BACK_EVERY_S = PRUNE_EVERY_S = 600.0
 MOST_COMPARED = 256  # recordings a question
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -66,7 +70,7 @@ class Courier:
         settings: Settings,
         ledger: Ledger,
         coordinator: Coordinator,
-        supply: Supply,
+        supply: Supply | LateSupply,
         software: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,7 +88,7 @@ class Courier:
         self._batch, self._piece_bytes = BATCH, PIECE_BYTES
         # By the clock.
         self._ask_after_s = self._compare_at_s = self._try_held_back_at_s = float("-inf")
-        self._make_room_at_s = float("-inf")
+        self._pruned_at_s = self._follow_at_s = float("-inf")
         self._send_after_s = float("-inf")  # the next piece of a recording
         self.refusal = ""  # the newest thing that was refused on either side, for the status
         self.answered = False  # whether the coordinator has answered, or refused, in this turn
@@ -99,6 +103,7 @@ class Courier:
             LedgerError: the ledger cannot be used.
         """
         self.answered = False
+        self._tidy()
         if self._clock() >= self._compare_at_s:
             self._compare()
             self._compare_at_s = self._clock() + COMPARE_EVERY_S
@@ -107,31 +112,36 @@ class Courier:
             self._try_held_back_at_s = self._clock() + TRY_HELD_BACK_EVERY_S
         limit = self._batch
         more = self.send_trials(now_unix_s) == limit
-        trouble = self._follow()
-        self.fetch_work(now_unix_s)
-        if not more and self._clock() >= self._send_after_s:
-            sent_bytes = self.send_piece(now_unix_s)
-            more = sent_bytes > 0
-            if self.busy:
-                self._send_after_s = self._clock() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
-        if trouble is not None:
-            raise NoAnswer(f"no answer about what may run here: {trouble}") from trouble
+        if self._clock() >= self._follow_at_s:
+            self._supplied(self._supply.turn)
+        try:
+            self.fetch_work(now_unix_s)
+        finally:  # no answer about work holds up no recording
+            if not more and self._clock() >= self._send_after_s:
+                sent_bytes = self.send_piece(now_unix_s)
+                more = sent_bytes > 0
+                if self.busy:
+                    self._send_after_s = self._clock() + sent_bytes / (self._settings.trial_mb_per_s * 1e6)
         return more
 
-    def _follow(self) -> Unreachable | None:
-        """Learn what the lab says about what may run here, and follow it; return why there was no answer, if so."""
+    def _tidy(self) -> None:
+        """Let the supply delete what serves nothing any more, now and then, and soon where it lacks room."""
+        every_s = MAKE_ROOM_EVERY_S if self._supply.lacks_room else PRUNE_EVERY_S
+        if self._clock() >= self._pruned_at_s + every_s:
+            self._pruned_at_s = self._clock()
+            needed = self._ledger.bundles_needed()
+            self._supplied(lambda: self._supply.prune(needed))
+
+    def _supplied(self, step: Callable[[], object]) -> None:
+        """Let the supply take a step; trouble is said and leaves the supply alone for a while."""
         before = self._supply.refusal
         try:
-            self._supply.turn()
-            if self._supply.lacks_room and self._clock() >= self._make_room_at_s:
-                self._make_room_at_s = self._clock() + MAKE_ROOM_EVERY_S
-                self._supply.prune(self._ledger.bundles_needed())
-        except Unreachable as error:
-            return error
-        finally:
-            if self._supply.refusal != before:
-                self.refusal = self._supply.refusal
-        return None
+            step()
+        except (Unreachable, ActivationError) as error:
+            self._follow_at_s = self._clock() + PAUSE_S
+            self._refuse(f"nothing new is known of what may run here: {error}")
+        if self._supply.refusal != before:
+            self.refusal = self._supply.refusal
 
     def lost_touch(self) -> None:
         """Compare again once the coordinator is found: it may be another, or restored from a backup."""
@@ -139,7 +149,6 @@ class Courier:
         self._have.clear()
 
     def _compare(self) -> None:
-        self._supply.prune(self._ledger.bundles_needed())
         try:
             self.compare()
         except Refused as error:
@@ -174,7 +183,7 @@ class Courier:
             case {
                 "high": int(high), "missing": [*missing], "replicated": [*replicated],
                 "recordings_lost": [*lost], "recordings_replicated": [*safe],
-            }:  # fmt: skip
+            } if 0 <= high < 2**63:  # fmt: skip  # what a ledger can hold
                 pass
             case _:
                 raise NoAnswer("an answer that does not say what the coordinator has")
@@ -361,10 +370,10 @@ class Courier:
                 raise Refused("evidence of a roll-out is this station's own, and nobody else's to ask for")
             for bundle in {item.bundle: None for item in lease.assignments}:
                 self._supply.bring(bundle)
-        except (NotSupplied, Refused, Unreachable) as error:
+        except (NotSupplied, Refused, Unreachable, ActivationError) as error:
             self._refuse(f"lease {lease.lease_id} is not taken: {error}")
             # To wait for an answer takes seconds of a turn, and what was lent is lent to no other station for minutes.
-            silent = isinstance(error, Unreachable | Unanswered)
+            silent = isinstance(error, Unreachable | Unanswered | ActivationError)
             self._ask_after_s = self._clock() + (PAUSE_S if silent else AFTER_REFUSAL_S)
             return
         self._ledger.add_lease(lease)

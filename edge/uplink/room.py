@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from edge.trust.floor import sync_folder
+
+UNFINISHED = ".unfinished-"  # begins the name of a folder that is not whole, as also `unpack` does it
 
 Found = tuple[Path, os.stat_result]  # of the file itself, where it is a link
 
@@ -40,3 +46,20 @@ def freeable_mb(files: Iterable[Found], folders: Iterable[Found], kept: Iterable
         with suppress(FileNotFoundError):
             gone.pop(path.stat().st_ino, None)
     return (sum(gone.values()) + sum(status.st_size for _, status in files)) / 1e6
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder.
+
+    A folder loses its name first, in one step, so that what is left of it is never taken for the whole.
+
+    Raises:
+        OSError: the disk does not let it go; some of a folder may be left, under a name that begins with `UNFINISHED`.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    if not path.name.startswith(UNFINISHED):
+        path = path.rename(path.with_name(f"{UNFINISHED}{path.name[:12]}-{secrets.token_hex(4)}"))
+        sync_folder(path.parent)
+    shutil.rmtree(path)

@@ -7,8 +7,9 @@
   loses nothing. Bundles that wait for some take turns.
 - A bundle that is not what it should be is noted as rejected, and never asked for again. Bytes that are another's, as
   they were altered on the way, say nothing about it: it is asked for again after a while.
-- The weights that a bundle that waits has or may have here are kept, however long the lab is out of reach; but what is
-  ordered has the disk's room first, and where that lacks the oldest goes that nobody has ordered.
+- The weights that a bundle that waits has or may have here are kept, however long the lab is out of reach; but what
+  runs here and was lost has the disk's room first, then what is ordered, and where room lacks the oldest goes that
+  comes later or that nobody wants.
 - What the disk does not read, take or let go is said, and holds up nothing else.
 """
 
@@ -16,18 +17,17 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import stat
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from edge.activation.journal import ArrowRefused, Journal, OrderRefused
+from edge.activation.journal import ArrowRefused, Journal
 from edge.activation.rows import Row
 from edge.activation.table import GONE
-from edge.records import RecordError, order_from_json
 from edge.trust.client import Grant, NotGranted, Stale, Trust, TrustError, Unreachable
-from edge.uplink.room import Found, free_and_total_mb, freeable_mb, listed
+from edge.uplink.orders import Orders
+from edge.uplink.room import UNFINISHED, Found, free_and_total_mb, freeable_mb, listed, remove
 from edge.uplink.settings import Settings
 from edge.uplink.weights import WITHIN_S, Weights
 from edge.uplink.weights import NotSupplied as NotSupplied
@@ -38,9 +38,10 @@ LOG = logging.getLogger("edge.uplink")
 REFRESH_EVERY_S = 1.0
 BUNDLES_KEPT = 64  # as many candidates as a lab names at a time
 DAY_S = 86_400.0
-UNUSED_S, UNFINISHED_S = DAY_S, 14 * DAY_S  # after which weights go that no bundle links to, and that have not all come
+# After which go a folder that was left unfinished, and weights and archives that nothing is known to wait for.
+UNUSED_S, UNFINISHED_S = DAY_S, 14 * DAY_S
 FREE_SHARE = 0.05  # of the disk, below which a station begins no trial (edge.disk)
-UNFINISHED = ".unfinished-"  # as `unpack` names its folders
+ORDER = "order"  # among what was said, what was about it
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -67,11 +68,16 @@ class Supply:
         self._refresh_at_s = float("-inf")
         self._whole: dict[str, Bundle] = {}  # bundles that wait for their weights
         self._coming: dict[str, str] = {}  # bundles that are on their way, or their weights -> task; the next one first
-        self._order = b""  # the newest that was looked at
-        self._said: dict[str, str] = {}  # bundle -> what was refused about it last, under "" of everything else
+        self._orders = Orders(trust, journal, settings.name, clock, lambda sentence: self._refuse(sentence, ORDER))
+        self._said: dict[str, str] = {}  # bundle or ORDER -> what was refused about it last; under "" of all else
         self.refusal = ""  # the newest thing that was refused, for the status
-        self.lacks_room = False  # what is ordered does; `prune` makes it some
-        self._hopeless: set[str] = set()  # ordered bundles that this disk cannot hold, whatever goes
+        self._lacking: set[str] = set()  # bundles that lacked room when it was last looked
+        self._hopeless: set[str] = set()  # those that this disk cannot hold, whatever goes
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether a bundle does; `prune` makes it some."""
+        return bool(self._lacking)
 
     def turn(self) -> None:
         """Learn what the lab says, where that is due, and follow it.
@@ -88,8 +94,8 @@ class Supply:
             try:
                 self._trust.refresh()
             finally:  # what was once revoked is known without an answer
-                self._take_back()
-            self._take_order()
+                self._orders.take_back()
+            self._orders.take()
         except Unreachable:
             raise
         except (TrustError, OSError) as error:
@@ -170,7 +176,7 @@ class Supply:
         self._check_room(opened)
         self._weights.fetch(opened)
         # What lies there was never verified, or is damaged; `unpack` would leave it.
-        shutil.rmtree(self._settings.bundles / bundle, ignore_errors=True)
+        remove(self._settings.bundles / bundle)
         unpack(opened, self._settings.bundles, self._settings.weights)
         self._forget(bundle)
 
@@ -179,12 +185,11 @@ class Supply:
         for bundle in bundles:
             self._whole.pop(bundle, None)
             self._coming.pop(bundle, None)
-        self._weights.forget_but(self._wanted_weights())
+        self._weights.forget_but(self._wanted_weights(self._whole))
 
-    def _wanted_weights(self, bundles: Collection[str] | None = None) -> set[Path]:
-        """Return where weights lie that bundles wait for, whole or in part; without `bundles` for any of them."""
-        waiting = [opened for bundle, opened in self._whole.items() if bundles is None or bundle in bundles]
-        return {path for opened in waiting for path in self._weights.paths(opened)}
+    def _wanted_weights(self, bundles: Iterable[str]) -> set[Path]:
+        """Return where weights lie that bundles wait for, whole or in part."""
+        return {path for bundle in bundles for path in self._weights.paths(self._whole[bundle])}
 
     def _check_sizes(self, opened: Bundle) -> None:
         """Raise unless all of a bundle's weights are as large as it says, by which the disk's room is judged.
@@ -204,22 +209,24 @@ class Supply:
     def _check_room(self, opened: Bundle) -> None:
         """Raise NotSupplied where what is missing of its weights would take what trials need of the disk.
 
-        What is missing of those that are ordered is taken first.
+        What is missing of those that have the room first is taken off.
         """
         missing_mb = self._weights.missing_mb(opened)
         if not missing_mb:
             return
-        wanted = self._journal.wanted()
-        room_mb = self._room_mb()
-        if opened.id not in wanted:
-            first = [other for name, other in self._whole.items() if name in wanted and name not in self._hopeless]
-            room_mb -= sum(map(self._weights.missing_mb, first))
+        room_mb = self._room_mb() - sum(map(self._weights.missing_mb, self._before(opened.id)))
         if not missing_mb <= room_mb:
-            self.lacks_room |= opened.id in wanted
+            self._lacking.add(opened.id)
             raise NotSupplied(
                 f"bundle {opened.id[:12]} needs {missing_mb:.1f} MB more for weights, and the disk has "
                 f"{max(room_mb, 0.0):.1f} MB beside what trials need; free some on {self._settings.folder}"
             )
+
+    def _before(self, bundle: str) -> list[Bundle]:
+        """Return what waits and has room before a bundle: what runs here and was lost, then what is ordered."""
+        wanted = list(self._journal.wanted())  # in this order
+        before = wanted[: wanted.index(bundle)] if bundle in wanted else wanted
+        return [self._whole[name] for name in before if name in self._whole and name not in self._hopeless]
 
     def _room_mb(self) -> float:
         """Return what is free of the disk beside what trials need."""
@@ -230,16 +237,16 @@ class Supply:
         """Delete what was brought here and serves nothing any more; return the bundles that went.
 
         What is active or may become so stays, what is `needed` for leased trials, and the newest of the rest, unless
-        what is ordered lacks room. What a disk does not let go is said and stays.
+        what is to come lacks room. What a disk does not let go is said and stays.
         """
         keep = {*needed, *self._journal.pinned(), *self._journal.wanted()}
         gone: list[str] = []
         try:
             gone += [path.name for path, _ in self._spare(keep)[:-BUNDLES_KEPT] if self._delete(path)]
             self._prune_files()
-            if self.lacks_room:
-                self.lacks_room = False
-                gone += self._make_room(keep)
+            if self._lacking:
+                lacking, self._lacking = self._lacking, set()
+                gone += self._make_room(lacking, keep)
         except OSError as error:
             self._refuse(f"cannot tidy up: {error}")
         return gone
@@ -253,47 +260,66 @@ class Supply:
         """Delete what was left unfinished, and the weights that no bundle links to or waits for, some time after."""
         self._forget(*[bundle for bundle, opened in self._whole.items() if not self._may_come(opened)])
         wanted = self._journal.wanted()
-        self._said = {bundle: said for bundle, said in self._said.items() if bundle in ("", *self._whole, *wanted)}
+        self._said = {
+            bundle: said for bundle, said in self._said.items() if bundle in ("", ORDER, *self._whole, *wanted)
+        }
         now_unix_s = time.time()
         for path, status in listed(self._settings.bundles):
             if path.name.startswith(UNFINISHED) and now_unix_s - status.st_mtime > UNUSED_S:
                 self._delete(path)
-        for path, status in [*self._unlinked(self._wanted_weights()), *listed(self._weights.archives)]:
-            longest_s = UNUSED_S if SHA256.fullmatch(path.name) else UNFINISHED_S
-            if now_unix_s - status.st_mtime > longest_s:
+        for path, status in [*self._unlinked(self._wanted_weights(self._whole)), *listed(self._weights.archives)]:
+            if now_unix_s - status.st_mtime > UNFINISHED_S:
                 self._delete(path)
 
     def _unlinked(self, kept: Collection[Path]) -> list[Found]:
         """Return the weights, whole or in part, that no bundle links to, but for those that are kept.
 
-        None while it is not known yet what a bundle wants that was ordered in the last days, or runs here and was lost.
+        None while it is not known yet what a bundle wants that may want them.
         """
-        line, unknown = self._journal.line(), (bundle for bundle in self._journal.wanted() if bundle not in self._whole)
-        for row in map(self._journal.row, unknown):
-            lately = self._journal.clock() - row.since_unix_s <= UNFINISHED_S
-            if (lately or row.bundle in (line.active, line.last_good)) and not self._is_here(row):
-                return []
+        if self._unsure():
+            return []
         return [
             (path, status)
             for path, status in listed(self._settings.weights)
             if path not in kept and status.st_nlink == 1 and stat.S_ISREG(status.st_mode)
         ]
 
-    def _make_room(self, keep: Collection[str]) -> list[str]:
-        """Delete the oldest of what nobody has ordered until what is ordered has room; return the bundles that went.
+    def _unsure(self) -> bool:
+        """Return whether it is not known yet what a bundle wants that was ordered lately, or runs here and was lost."""
+        line, unknown = self._journal.line(), (bundle for bundle in self._journal.wanted() if bundle not in self._whole)
+        for row in map(self._journal.row, unknown):
+            lately = self._journal.clock() - row.since_unix_s <= UNFINISHED_S
+            if (lately or row.bundle in (line.active, line.last_good)) and not self._is_here(row):
+                return True
+        return False
 
-        Where all of that would be too little nothing is deleted, and no room is kept for what is ordered any more.
+    def _make_room(self, lacking: Collection[str], keep: Collection[str]) -> list[str]:
+        """Make room for the bundles that are wanted, and for others that lack it; return the bundles that went.
+
+        Nothing goes while it is not known what a bundle wants, as that could be the very weights that would have to go.
         """
-        ordered = self._journal.wanted()
-        missing_mb = sum(self._weights.missing_mb(opened) for name, opened in self._whole.items() if name in ordered)
-        kept = self._wanted_weights(ordered)
-        tried: dict[Path, bool] = {}  # whether it is gone
+        if self._unsure():
+            return []
         self._hopeless = set()
+        wanted = self._journal.wanted()
+        waiting = [name for name in (*wanted, *sorted(set(lacking) - set(wanted))) if name in self._whole]
+        return [gone for name in waiting for gone in self._make_room_for(self._whole[name], keep)]
+
+    def _make_room_for(self, opened: Bundle, keep: Collection[str]) -> list[str]:
+        """Delete the oldest that may go until a bundle has room; return the bundles that went.
+
+        For one that is wanted that is whatever others, which come later or were leased, have here of their weights.
+        Where all of that would be too little nothing is deleted, and no room is kept for it any more.
+        """
+        first = [*self._before(opened.id), opened]
+        missing_mb = sum(map(self._weights.missing_mb, first))
+        kept = self._wanted_weights([one.id for one in first] if opened.id in self._journal.wanted() else self._whole)
+        tried: dict[Path, bool] = {}  # whether it is gone
         while not missing_mb <= (room_mb := self._room_mb()):
             files = [item for item in self._unlinked(kept) if item[0] not in tried]
             folders = [item for item in self._spare(keep) if item[0] not in tried]
             if not missing_mb <= room_mb + freeable_mb(files, folders, kept):
-                self._hopeless = set(ordered)
+                self._hopeless.add(opened.id)
                 break
             oldest, _ = min(files + folders, key=_written_unix_s)
             tried[oldest] = self._delete(oldest)
@@ -302,7 +328,7 @@ class Supply:
     def _delete(self, path: Path) -> bool:
         """Delete a file or a folder and return whether it is gone; where the disk does not let it go, say so."""
         try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            remove(path)
         except OSError as error:
             self._refuse(f"cannot delete {path}: {error.strerror}")
             return False
@@ -331,37 +357,6 @@ class Supply:
             self._journal.rejected(bundle, str(error))
             raise
         return opened
-
-    def _take_back(self) -> None:
-        known = self._journal.revoked()
-        for bundle, when in self._trust.revoked().items():
-            if known.get(bundle) not in (when, "now"):
-                self._journal.revoke(bundle, when)
-
-    def _take_order(self) -> None:
-        """Offer the journal the order that stands; one that it refuses is looked at once."""
-        standing = self._journal.line().order
-        if standing is not None:
-            self._settle_override(standing.bundle)
-        data = self._trust.order(self._settings.name)
-        if data is None:
-            return
-        try:
-            order = order_from_json(data)
-            self._settle_override(order.bundle)
-            if data == self._order:
-                return
-            if self._journal.offer(order):
-                LOG.info("order %d: %s %s", order.number, order.stage, order.bundle[:12])
-        except (RecordError, OrderRefused) as error:
-            self._refuse(str(error))
-        self._order = data
-
-    def _settle_override(self, bundle: str) -> None:
-        """Have the journal know whether two people let a bundle do without a canary now; what they sign expires."""
-        allowed = self._trust.overridden(bundle)
-        if allowed != self._journal.overridden(bundle):
-            self._journal.override(bundle, allowed)
 
     def _refuse(self, sentence: str, bundle: str = "") -> None:
         if sentence != self._said.get(bundle):  # the same one again says nothing new

@@ -4,7 +4,7 @@ These are weights, and the bundles' own archives.
 
 - What was found whole is not read again for as long as a bundle waits for it, unless it changes.
 - A file that gets no answer, as its disk may have failed or the link is too thin for it, is still coming: it is asked
-  for again after a while. Nothing else waits for it, and the other files come meanwhile.
+  for again after a while, which grows. Nothing else waits for it, and the other files come meanwhile.
 - A file of other bytes than were signed, or that the disk here does not take, refuses its bundle, which is asked for
   again after a while.
 """
@@ -14,8 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from edge.trust.client import Trust, TrustError, Unreachable
+from edge.trust.errors import NotThere
 from edge.trust.parts import arrived, part_of
 from edge.uplink.settings import UplinkError
 from policies.bundle import Bundle
@@ -25,13 +27,23 @@ ARCHIVES = "archives"  # the folder of those that have not all come, beside that
 PART_BYTES = 256 << 10
 WITHIN_S = 0.2  # in each turn: nothing else is sent or heard while they come
 AFTER_TAMPERED_S = AFTER_NO_ANSWER_S = 30.0
+LONGEST_S = 16 * AFTER_NO_ANSWER_S  # as every question without an answer costs the other files a pause
 # To wait for an answer that does not come takes seconds of a turn; however many files get none, most turns do not.
 PAUSE_S = 10.0
 
 Stamp = tuple[int, int, int]  # of a file: its inode, its bytes and when it was written
-Later = tuple[float, TrustError | None]  # when to ask again, and why not now
-AT_ONCE: Later = (float("-inf"), None)
 More = Callable[[str, Callable[[], bool]], int]  # fetches a part of a file, until the time is up; as Trust.more_weights
+
+
+class Later(NamedTuple):
+    """When to ask for a file again."""
+
+    until_s: float
+    why: TrustError | None  # not now
+    wait_s: float = AFTER_NO_ANSWER_S  # the time before until_s
+
+
+AT_ONCE = Later(float("-inf"), None)
 
 
 class NotSupplied(UplinkError):
@@ -72,8 +84,7 @@ class Weights:
 
         Raises:
             StillComing: they are not whole yet.
-            TrustError: as `Trust.more_of_bundle`, but for `Unreachable`.
-            OSError: the disk does not give them.
+            TrustError: as `Trust.more_of_bundle`, but for `Unreachable`; or the disk does not give them.
         """
 
         def more(name: str, time_is_up: Callable[[], bool]) -> int:
@@ -83,6 +94,10 @@ class Weights:
         self._fetch_all([path], more, lambda: f"bundle {bundle[:12]} is on its way")
         try:
             return path.read_bytes()
+        except OSError as error:
+            unreadable = TrustError(f"cannot read {path}: {error.strerror}")
+            self._later[bundle] = Later(self._clock() + AFTER_TAMPERED_S, unreadable)
+            raise unreadable from error
         finally:
             path.unlink(missing_ok=True)
 
@@ -109,7 +124,7 @@ class Weights:
     def forget_but(self, wanted: Collection[Path]) -> None:
         """Remember only of the files that are wanted that they are whole."""
         self._found_whole = {path: stamp for path, stamp in self._found_whole.items() if path in wanted}
-        self._later = {name: later for name, later in self._later.items() if self._clock() < later[0]}
+        self._later = {name: later for name, later in self._later.items() if self._clock() < later.until_s + LONGEST_S}
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -130,12 +145,16 @@ class Weights:
         try:
             left = more(path.name, time_is_up)
         except Unreachable as error:
-            self._later[path.name] = self._clock() + AFTER_NO_ANSWER_S, error
-            self._pause[path.parent] = self._clock() + PAUSE_S, error
+            before = self._later.get(path.name)
+            wait_s = min(2 * before.wait_s, LONGEST_S) if before else AFTER_NO_ANSWER_S
+            self._later[path.name] = Later(self._clock() + wait_s, error, wait_s)
+            if not isinstance(error, NotThere):
+                self._pause[path.parent] = Later(self._clock() + PAUSE_S, error)
             return None
         except TrustError as error:
-            self._later[path.name] = self._clock() + AFTER_TAMPERED_S, error
+            self._later[path.name] = Later(self._clock() + AFTER_TAMPERED_S, error)
             raise
+        self._later.pop(path.name, None)
         if not left and (stamp := _stamp(path)):
             self._found_whole[path] = stamp
         return left
@@ -147,11 +166,11 @@ class Weights:
             Unanswered: none can.
             TrustError: one was refused a short while ago.
         """
-        until_s, why = self._pause.get(missing[0].parent, AT_ONCE)
+        until_s, why, _ = self._pause.get(missing[0].parent, AT_ONCE)
         if self._clock() < until_s:
             raise Unanswered(f"{waits()}; {why}")
         for path in missing:
-            until_s, why = self._later.get(path.name, AT_ONCE)
+            until_s, why, _ = self._later.get(path.name, AT_ONCE)
             if not self._clock() < until_s:
                 return path
             if why is not None and not isinstance(why, Unreachable):

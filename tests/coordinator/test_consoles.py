@@ -37,3 +37,17 @@ def test_a_key_goes_into_no_folder_of_another_user(run: Path, mode: int, monkeyp
         assert people.edges() == set()
     tls, _ = enrol_console(run, "ann", into, 1.0, time.time())
     assert tls.key.exists()
+
+
+def test_nor_into_one_that_others_make_meanwhile(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    into, make = run.parent / "there", Path.mkdir
+
+    def late(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        make(path, mode, parents, exist_ok)
+        if path == into:
+            path.chmod(0o777)  # as if somebody else had been faster
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    with pytest.raises(EnrolmentRefused, match="others can write"):
+        enrol_console(run, "ann", into, 1.0, time.time())
+    assert list(into.iterdir()) == []

@@ -123,9 +123,9 @@ def test_a_bundle_that_gets_no_answer_is_asked_for_now_and_then(here: Station) -
     while here.clock_s[0] < since_s + 3 * AFTER_NO_ANSWER_S:
         here.turn()
         here.supply.turn()
-    assert asked + 2 <= here.downloads() <= asked + 3
+    assert asked + 1 <= here.downloads() <= asked + 2  # the waits grow
     here.desk.unanswered = ()
-    here.pass_time(AFTER_NO_ANSWER_S)
+    here.pass_time(4 * AFTER_NO_ANSWER_S)
     here.turn()
     assert here.journal.row(here.lab.bundle).state == "verified"
 
@@ -179,7 +179,7 @@ def test_what_a_disk_does_not_let_go_holds_up_no_trial(
     here.settings.weights.mkdir()
     for data in (FIRST, SECOND):
         weights_of(here, data).write_bytes(data)
-        age(weights_of(here, data), 3)
+        age(weights_of(here, data), 15)
     unlink = Path.unlink
 
     def failing(path: Path, missing_ok: bool = False) -> None:

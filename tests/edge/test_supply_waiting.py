@@ -339,11 +339,11 @@ def test_what_a_revoked_bundle_waited_for_goes(here: Station) -> None:
     assert not any(path.exists() for path in files)
 
 
-def test_what_nobody_waits_for_goes_after_a_day_and_what_has_not_all_come_after_a_fortnight(here: Station) -> None:
+def test_what_nobody_waits_for_goes_after_a_fortnight_whole_or_in_part(here: Station) -> None:
     folder = here.settings.weights
     folder.mkdir()
     for number, (form, days, stays) in enumerate(
-        (("{}", 0.9, True), ("{}", 1.1, False), (".{}.part", 13.9, True), (".{}.part", 14.1, False))
+        (("{}", 13.9, True), ("{}", 14.1, False), (".{}.part", 13.9, True), (".{}.part", 14.1, False))
     ):
         path = folder / form.format(f"{number}" * 64)
         path.write_bytes(b"weights")

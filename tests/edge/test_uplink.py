@@ -188,7 +188,8 @@ def test_a_copied_or_restored_ledger_numbers_anew(here: Here) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"high": "1"}, {"high": None}, {"missing": 1}, {"missing": [1]}, {"missing": [[2, 1]]}, {"missing": [[1, 2**63]]},
+    [{"high": "1"}, {"high": None}, {"high": -1}, {"high": 2**63},
+     {"missing": 1}, {"missing": [1]}, {"missing": [[2, 1]]}, {"missing": [[1, 2**63]]},
      {"replicated": [["a", "b"]]}, {"recordings_lost": None}],
 )  # fmt: skip
 def test_a_comparison_that_makes_no_sense_marks_nothing(here: Here, values: dict[str, object]) -> None:
