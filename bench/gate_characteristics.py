@@ -1,10 +1,10 @@
 """What the gate lets through and what that costs, by simulation: equal candidates, and better ones by known gains.
 
 Each candidate goes the whole way: a screen of eight, pairs at the gate, then the bank of once-failed states; what its
-campaign may risk is kept in one purse. An attempt succeeds or fails and shows nothing else: no progress, no time, the
-hardest case. Candidate and incumbent share the draw of an attempt with a probability (`shared`), as a start that is
-hard is so for both; 0.8 is the value of facts that the bounds were set with, 0 is a world in which pairing does not
-help.
+campaign may risk is kept in one purse. An attempt succeeds or fails and shows nothing else, no progress and no time,
+which is the hardest case for power; near the ceiling, where times are compared, there are equal ones that vary in time
+too. Candidate and incumbent share the draw of an attempt with a probability (`shared`), as a start that is hard is so
+for both; 0.8 is the value of facts that the bounds were set with, 0 is a world in which pairing does not help.
 
 Episodes are those that the candidate causes: its attempts in the screen, both halves of each of its pairs, its
 attempts on once-failed states, and a tenth of the incumbent's baseline of eight, which serves at least ten candidates.
@@ -26,6 +26,7 @@ from coordinator.evolution.rates import exact_interval
 from coordinator.evolution.regression import BANK, bank, needed
 
 SHARED = 0.8
+TIMES = 0.25
 CAMPAIGN = 40  # candidates of one campaign, where they share a purse
 KNOWN = 100  # attempts by which the incumbent's rate is known when a gate begins
 BASELINE_EPISODES = SCREEN_ATTEMPTS / 10.0  # SCREENED_FIRST candidates at least have the use of it
@@ -41,12 +42,14 @@ class World:
     incumbent: float
     candidate: float
     shared: float = SHARED
+    spread: float = 0.0  # of an attempt's time, lognormal; with some the gate compares times, as near the ceiling
 
     def pair(self, rng: np.random.Generator) -> tuple[Result, Result]:
         """Draw the candidate's and the incumbent's attempt from one start."""
         theirs = rng.uniform()
         mine = theirs if rng.uniform() < self.shared else rng.uniform()
-        return _result(mine < self.candidate), _result(theirs < self.incumbent)
+        seconds = 20.0 * np.exp(self.spread * rng.standard_normal(2)) if self.spread else (20.0, 20.0)
+        return _result(mine < self.candidate, seconds[0]), _result(theirs < self.incumbent, seconds[1])
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,21 @@ def main(candidates: int, seed: int) -> None:
     for rate in (0.5, 0.9):
         for shared in (SHARED, 0.0):
             rows += _null_rows(World(rate, rate, shared), candidates, seed)
+    rows += _null_rows(World(0.9, 0.9, spread=TIMES), candidates, seed)
     rows += _null_rows(World(0.1, 0.1), candidates, seed)
     rows += _power_rows(0.25, 4 * candidates, seed, bound=True)
     for gain in (0.10, 0.15, 0.40):
         rows += _power_rows(gain, candidates, seed, bound=False)
-    rows += _power_rows(0.09, candidates, seed, bound=False, incumbent=0.87)
+    for incumbent, gain in ((0.87, 0.09), (0.90, 0.05), (0.94, 0.03)):
+        rows += _power_rows(gain, candidates, seed, bound=False, incumbent=incumbent)
+    rows += _null_rows(World(0.97, 0.97), candidates, seed)
     rows += _late_rows(candidates // 4, seed)
     print(json.dumps({"name": "gate_characteristics", "rows": rows}))
 
 
 def _null_rows(world: World, candidates: int, seed: int) -> list[Row]:
     what = f"equal candidates at p = {world.incumbent}, shared {world.shared}"
+    what += f", times that vary by {world.spread:.0%}" if world.spread else ""
     rng = np.random.default_rng([seed, 1])
     firsts = [_test(world, Purse(), rng)[0] for _ in range(candidates)]
     rng = np.random.default_rng([seed, 2])
@@ -141,10 +148,9 @@ def _test(world: World, purse: Purse, rng: np.random.Generator) -> tuple[Trialle
         return Trialled(False, episodes), purse
     stake, purse = purse.stake, purse.staked()
     pairs: list[Paired] = []
-    # Times are all the same here, so the rule for the ceiling has nothing to say.
     worth = worth_having(round(KNOWN * world.incumbent), KNOWN)
     while (stage := judge(pairs, stake, worth)).call is Call.GO_ON:
-        pairs.append(Paired(*world.pair(rng), near_ceiling=False))
+        pairs.append(Paired(*world.pair(rng), near_ceiling=world.spread > 0.0))
     episodes += 2 * stage.pairs
     if stage.call is Call.PASS:
         passed, attempts = _bank(world, theirs, rng)
@@ -165,8 +171,8 @@ def _bank(world: World, theirs: list[Result], rng: np.random.Generator) -> tuple
     return call is Call.PASS, len(results)
 
 
-def _result(success: bool) -> Result:
-    return Result(bool(success), 1.0 if success else 0.0, 20.0)
+def _result(success: bool, seconds: float) -> Result:
+    return Result(bool(success), 1.0 if success else 0.0, float(seconds))
 
 
 def _mean(tested: list[Trialled]) -> float:

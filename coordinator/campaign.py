@@ -256,7 +256,9 @@ class Campaign:
             (
                 Urgency.CONFIRM,
                 lambda: some(
-                    [] if self._measuring.ending else self._gate.next_pair(self._screening.ended, self._flight.pairs)
+                    []
+                    if self._measuring.ending
+                    else self._gate.next_pair(self._screening.ended, self._flight.pairs, self._flight.pairs_alone)
                 ),
             ),
             (Urgency.AGENTS, lambda: one(None if self._measuring.ending else self._screening.baseline())),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coordinator.evolution.evidence import WORTH, Result, Stage
+from coordinator.evolution.evidence import GATE_CAP, WORTH, Result, Stage
 from coordinator.evolution.ideas import DevResult, Proposal, Source, Standing
 from coordinator.evolution.pairs import Paired
 from coordinator.evolution.starts import Start
@@ -73,7 +73,8 @@ class Candidate:
     state: str = "screen"
     screens: dict[str, Slot] = field(default_factory=dict)  # by start
     stake: float = 0.0  # of the campaign's purse, from its first pair on
-    worth: float = WORTH  # the gain that its pairs are to show, from then on too
+    worth: float = WORTH  # the gain that its pairs are to show, and
+    most_pairs: int = GATE_CAP  # how many there may be, from then on too
     pairs: list[Pair] = field(default_factory=list)
     judged: int = 0  # of the pairs, from the first
     bank: list[Slot] | None = None  # on once-failed states, from when it has passed the gate

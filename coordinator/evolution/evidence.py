@@ -9,7 +9,8 @@
   supermartingale, so it reaches 1/alpha with probability at most alpha however often one looks (Ville's inequality).
 - It gives up by a bet too: against "the candidate wins so much more of the pairs than it loses as is worth having",
   which is WORTH, or half of what the incumbent still fails where that is less. An idea that does is given up for that
-  reason with probability at most GIVEN_UP_WRONGLY. The less is worth having, the more pairs it may take.
+  reason with probability at most GIVEN_UP_WRONGLY; DULL gives up on top of that. The less is worth having, the more
+  pairs it may take.
 - Decisions read the comparisons in the order in which they were asked for, never in the order in which they arrived.
 """
 
@@ -43,10 +44,12 @@ LOSING_TAIL = 0.15
 LOSING_AFTER = 4
 WORTH = 0.25
 WORTH_OF_FAILURES = 0.5
+LEAST_FAILING = 0.05  # less cannot be shown to be cured within MOST_PAIRS
 RATE_TRIALS = 12  # of the incumbent, before its rate says what is worth having
 GIVEN_UP_WRONGLY = 0.07
 DOUBTS = (0.4, 0.8)  # bets that the candidate is not worth it
-# After so many pairs with a difference a lead of no more than that is not worth the robots' time: others gain more.
+# After so many pairs with a difference a lead of no more than that is not worth the robots' time, where WORTH is looked
+# for: others gain more. Where less is, so much less.
 DULL = ((8, 0), (14, 2), (22, 4), (32, 6))
 
 
@@ -162,7 +165,7 @@ def worth_having(successes: int, trials: int) -> float:
     """Return the gain, as a share of the pairs, that a gate is to find over an incumbent with so many successes."""
     if trials < RATE_TRIALS:
         return WORTH
-    failing = (trials - successes + 1) / (trials + 2)  # never none: an incumbent without failures may still have some
+    failing = max(LEAST_FAILING, (trials - successes + 1) / (trials + 2))  # by Laplace's rule: never none
     return min(WORTH, WORTH_OF_FAILURES * failing)
 
 
@@ -183,6 +186,7 @@ def gate(
     admissible: bool = True,
     bet: float | None = None,
     worth: float = WORTH,
+    most: int | None = None,
 ) -> Stage:
     """Decide from comparisons on fresh starts, in the order in which they were asked for.
 
@@ -194,6 +198,7 @@ def gate(
         admissible: whether it may be accepted so far, all else granted.
         bet: what betting 1 has become, where that was not on `comparisons` alone.
         worth: the gain that it is to find, as a share of the pairs; fixed before the first.
+        most: pairs that it may take, fixed before the first too; None for what `worth` may take.
     """
     wins, losses = comparisons.count(1), comparisons.count(-1)
     now = wealth(comparisons) if bet is None else bet
@@ -201,14 +206,13 @@ def gate(
     def stage(call: Call, reason: str) -> Stage:
         return Stage(call, reason, len(comparisons), wins, losses, now)
 
-    if now >= 1.0 / alpha:
-        if success_lead >= 0 and admissible:
-            return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
-    elif losing(wins, losses):
+    if now >= 1.0 / alpha and success_lead >= 0 and admissible:
+        return stage(Call.PASS, f"wealth {now:.1f} of {1 / alpha:.0f} after {wins} wins and {losses} losses")
+    if losing(wins, losses):
         return stage(Call.REJECT, f"losing: {wins} wins, {losses} losses")
-    elif _not_worth_it(comparisons, wins, losses, worth):
+    if _not_worth_it(comparisons, wins, losses, worth):
         return stage(Call.INCONCLUSIVE, f"no difference seen in {len(comparisons)} pairs: {wins} wins, {losses} losses")
-    if len(comparisons) >= most_pairs(worth):
+    if len(comparisons) >= (most_pairs(worth) if most is None else most):
         return stage(Call.INCONCLUSIVE, f"undecided after {len(comparisons)} pairs: {wins} wins, {losses} losses")
     return stage(Call.GO_ON, "")
 
@@ -219,7 +223,8 @@ def losing(wins: int, losses: int) -> bool:
 
 
 def _not_worth_it(comparisons: Sequence[int], wins: int, losses: int, worth: float) -> bool:
-    dull = any(wins + losses >= different and wins - losses <= lead for different, lead in DULL)
+    share = worth / WORTH
+    dull = any(wins + losses >= different and wins - losses <= share * lead for different, lead in DULL)
     return dull or doubt(comparisons, worth) >= 1.0 / GIVEN_UP_WRONGLY
 
 

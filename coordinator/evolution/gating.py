@@ -12,7 +12,7 @@ from dataclasses import replace
 from coordinator.evolution.book import Book
 from coordinator.evolution.campaign_alpha import Purse
 from coordinator.evolution.candidate import Candidate, Pair, Slot, tally
-from coordinator.evolution.evidence import Call, Stage, worth_having
+from coordinator.evolution.evidence import GATE_CAP, Call, Stage, most_pairs, worth_having
 from coordinator.evolution.pairs import Paired, judge, judge_simpler
 from coordinator.evolution.regression import bank, chosen, needed
 from coordinator.evolution.starts import Start, Starts
@@ -20,6 +20,7 @@ from coordinator.evolution.starts import Start, Starts
 STRONG_LEAD = 3.5  # of a screen: such an idea goes to the gate at once,
 SCREENED_FIRST = 10  # another waits until so many were screened or none is left to be, so that it is for the best
 ONE_OUT_OF = 6  # pairs of a long gate may be out beyond the usual, as few of them would be for nothing
+SHARES_OF_STARTS = 5  # no gate may use more of the starts that are left than one of so many shares
 MOST_BEHIND = 3  # times what may be out: a station that stays silent must not use the starts up
 CEILING_RATE, CEILING_TRIALS = 0.9, 12
 
@@ -33,12 +34,13 @@ class Gate:
         self._next = 0  # of the gate's starts
         self._learnt: dict[str, tuple[Start, int]] = {}  # by start: an incumbent failed, a later one succeeded
 
-    def next_pair(self, screened: int, most_out: int) -> list[Slot]:
+    def next_pair(self, screened: int, most_out: int, alone: int = 0) -> list[Slot]:
         """Return both halves of the next pair in a random order; none where nobody needs one.
 
         Args:
             screened: how many screens ended against this incumbent.
-            most_out: pairs in flight beyond those decided on.
+            most_out: pairs in flight beyond those decided on,
+            alone: and where nobody is in the screen, so that no station is left with play only.
         """
         in_screen = any(item.state == "screen" for item in self._book.testing)
         waiting = [
@@ -54,12 +56,14 @@ class Gate:
         candidate = max(waiting, key=lambda item: item.promise)
         out = sum(pair.done is None for item in waiting for pair in item.pairs)
         behind = sum(len(item.pairs) - item.judged for item in waiting)  # those that wait for one that is out, too
-        most_out = max(most_out, candidate.judged // ONE_OUT_OF)
+        most_out = max(most_out, candidate.judged // ONE_OUT_OF, 0 if in_screen else alone)
         if out >= most_out or behind >= MOST_BEHIND * most_out:
             return []
         if not candidate.pairs:
             candidate.stake, self._purse = self._purse.stake, self._purse.staked()
             candidate.worth = worth_having(*tally(self._book.incumbent.results))
+            fair = max(GATE_CAP, (len(self._starts) - self._next) // SHARES_OF_STARTS)
+            candidate.most_pairs = min(most_pairs(candidate.worth), fair)
         return self._pair(candidate)
 
     @property
@@ -151,7 +155,7 @@ class Gate:
 def _judge(candidate: Candidate, pairs: Sequence[Paired]) -> Stage:
     if candidate.proposal.not_worse:
         return judge_simpler(pairs, candidate.stake)
-    return judge(pairs, candidate.stake, candidate.worth)
+    return judge(pairs, candidate.stake, candidate.worth, candidate.most_pairs)
 
 
 def slots_of(candidate: Candidate) -> list[Slot]:

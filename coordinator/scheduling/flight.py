@@ -18,6 +18,7 @@ class Flight:
     """What may be out."""
 
     pairs: int  # of the gate, beyond those decided on
+    pairs_alone: int  # the same while nobody is in the screen
     attempts: int  # of one candidate in the screen, which may end early
     candidates: int  # in the screen, beyond which no researcher is asked
 
@@ -25,7 +26,8 @@ class Flight:
 def flight(stations: int) -> Flight:
     """Return what suits a number of stations."""
     return Flight(
-        pairs=min(MOST_PAIRS, max(LEAST_PAIRS, stations // 2 + 1)),
+        pairs=min(MOST_PAIRS, max(LEAST_PAIRS, stations)),
+        pairs_alone=max(LEAST_PAIRS, stations),
         attempts=min(MOST_ATTEMPTS, max(LEAST_ATTEMPTS, stations)),
         candidates=max(LEAST_CANDIDATES, 2 + stations // 2),
     )

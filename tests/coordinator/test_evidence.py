@@ -214,6 +214,19 @@ def test_whoever_fails_once_does_not_pass_an_incumbent_that_was_not_seen_to() ->
     assert screen([won] * (SCREEN_ATTEMPTS - 1), [won] * 30).call is Call.GO_ON
 
 
+def test_where_little_is_worth_having_a_little_lead_is_not_dull() -> None:
+    leads_by_two = [1, -1] * 6 + [1, 1] + [0] * 20
+    assert gate(leads_by_two, success_lead=2).call is Call.INCONCLUSIVE
+    assert gate(leads_by_two, success_lead=2, worth=0.05).call is Call.GO_ON
+    assert gate([1, -1] * 7, success_lead=0, worth=0.05).call is Call.INCONCLUSIVE
+
+
+def test_a_gate_ends_after_as_many_pairs_as_it_may_take() -> None:
+    ties = [0] * 30
+    assert gate(ties, success_lead=0, worth=0.05, most=31).call is Call.GO_ON
+    assert gate(ties, success_lead=0, worth=0.05, most=30).call is Call.INCONCLUSIVE
+
+
 def test_a_smaller_stake_asks_for_more() -> None:
     needed = [next(n for n in range(40) if gate([1] * n, 1, alpha).call is Call.PASS) for alpha in (0.05, 0.01, 0.001)]
     assert needed == sorted(set(needed))

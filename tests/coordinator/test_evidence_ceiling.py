@@ -82,6 +82,13 @@ def test_a_slower_candidate_that_never_fails_where_the_incumbent_does_is_accepte
     assert set(calls[: calls.index(Call.PASS)]) == {Call.GO_ON}
 
 
+def test_what_is_faster_and_fails_more_is_rejected_as_soon_as_that_shows() -> None:
+    pairs = [Paired(done(k % 4 != 3, 14.0), done(True), near_ceiling=True) for k in range(40)]
+    calls = [judge(pairs[: count + 1], MOST, worth=0.03).call for count in range(len(pairs))]
+    assert next(call for call in calls if call is not Call.GO_ON) is Call.REJECT
+    assert calls.index(Call.REJECT) < 20
+
+
 def test_an_attempt_that_took_no_time_says_nothing_of_speed() -> None:
     assert not faster([(done(True, 0.0), done(True, 20.0)), (done(True, 20.0), done(True, 0.0))])
     assert faster([(done(True, 10.0), done(True, 20.0)), (done(True, 20.0), done(True, 0.0))])

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from coordinator.evolution.book import Book
 from coordinator.evolution.candidate import Candidate
-from coordinator.evolution.evidence import Result, _scores, compare
-from coordinator.evolution.gating import ONE_OUT_OF, Gate
+from coordinator.evolution.evidence import GATE_CAP, Result, _scores, compare
+from coordinator.evolution.gating import ONE_OUT_OF, SHARES_OF_STARTS, Gate
 from coordinator.evolution.ideas import Proposal, Source
 from coordinator.evolution.starts import Starts
 from coordinator.scheduling.work import Urgency
@@ -60,6 +60,27 @@ def test_pairs_in_flight_are_counted_over_all_candidates() -> None:
     for _ in range(4):
         assert len(gate.next_pair(10, 4)) == 2
     assert gate.next_pair(10, 4) == []
+
+
+def test_where_nobody_is_in_the_screen_every_station_may_have_a_pair() -> None:
+    gate = gate_of(candidate(1, 0.6))
+    asked = 0
+    while gate.next_pair(10, 4, alone=16):
+        asked += 1
+    assert asked == 16
+
+
+def test_no_gate_uses_up_the_starts_that_others_need() -> None:
+    first, later = candidate(1, 0.6), candidate(2, 0.5)
+    gate = gate_of(first, later)
+    book = gate._book
+    book.incumbent.results = [WON] * 99 + [LOST]
+    bring(gate, WON, WON)
+    book.testing.remove(first)
+    gate._next = len(gate._starts) - 100
+    bring(gate, WON, WON)
+    assert first.most_pairs == len(gate._starts) // SHARES_OF_STARTS
+    assert later.most_pairs == GATE_CAP
 
 
 def test_a_long_gate_has_more_out_and_of_each_never_more_than_a_share_for_nothing() -> None:

@@ -180,4 +180,5 @@ def test_more_stations_have_more_of_one_test_in_flight_within_bounds(stations: i
     small, large = flight(stations), flight(stations + 1)
     assert LEAST_PAIRS <= small.pairs <= large.pairs <= MOST_PAIRS
     assert LEAST_ATTEMPTS <= small.attempts <= large.attempts <= MOST_ATTEMPTS
+    assert small.pairs_alone >= max(stations, small.pairs)  # one for each, where there is nothing else
     assert small.candidates <= large.candidates
