@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge.trust.client import ClockSuspect, NotGranted, Stale, Tampered, TrustError, Unreachable
+from edge.trust.errors import NotThere
 from tests.harness.attacks import (
     DAY_S,
     DELEGATED,
@@ -218,7 +219,7 @@ ATTACKS = [
     # --- ahead, and mixed ---
     Attack("fast-forward unsigned", Tampered, "signed by 0/1", only("timestamp", version=1 << 31)),
     Attack("fast-forward with the online key", Tampered, "must be >=", fast_forward_and_back),
-    Attack("later timestamp, snapshot of now", Unreachable, "not in the repository", serving("later", "timestamp")),
+    Attack("later timestamp, snapshot of now", NotThere, "not in the repository", serving("later", "timestamp")),
     Attack(
         "snapshot of another time",
         Tampered,
@@ -266,8 +267,13 @@ ATTACKS = [
     ),
     Attack("endless root", Tampered, "more than the", endless_root),
     *(
-        Attack(f"{how} {name}", Unreachable, says, at(how, what))
-        for how, says in (("silent", "no answer"), ("refused", "busy"), ("missing", "not in"), ("cut", "in the middle"))
+        Attack(f"{how} {name}", raised, says, at(how, what))
+        for how, raised, says in (
+            ("silent", Unreachable, "no answer"),
+            ("refused", Unreachable, "busy"),
+            ("missing", NotThere, "not in"),
+            ("cut", Unreachable, "in the middle"),
+        )
         for name, what in (
             ("timestamp", metadata_of("timestamp")),
             ("snapshot", metadata_of("snapshot")),
