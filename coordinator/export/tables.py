@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,13 +109,14 @@ def write_tables(
     for table in tables:
         progress(done, total)
         write = _write_parquet if form == "parquet" else _write_csv
-        for rows in write(folder / f"{table.name}.{form}", table, _batches(database, table)):
-            done += rows
-            progress(done, total)
+        with closing(_batches(database, table)) as batches:  # a failed write must not leave it to a closed database
+            for rows in write(folder / f"{table.name}.{form}", table, batches):
+                done += rows
+                progress(done, total)
     (folder / PAGE).write_text(page(tables, form), encoding="utf-8")
 
 
-def _batches(database: sqlite3.Connection, table: Table) -> Iterator[list[tuple[Any, ...]]]:
+def _batches(database: sqlite3.Connection, table: Table) -> Generator[list[tuple[Any, ...]], None, None]:
     names = ", ".join(column.expression for column in table.columns)
     with closing(database.execute(f"SELECT {names} FROM {quoted(table.name)}")) as cursor:
         while rows := cursor.fetchmany(BATCH):
