@@ -33,6 +33,7 @@ TEND_PERIOD_S = 1.0
 SHOW_PERIOD_S = 0.5
 RECORDINGS_GRACE_S = 5.0  # for the last recordings, so that the report can show them
 AHEAD_S = 180.0  # compiling takes one minute on two slow cores
+LINE_UP_S = 120.0  # for all stations to be ready to begin together
 HOME_S = 60.0  # for the stations of a campaign that was killed at its very end to start and say so
 STOP_GRACE_S = 10.0  # for stations to end their trials and send them
 MOST_PROPOSALS = 8  # in a row, should the campaign turn them down
@@ -73,6 +74,8 @@ class Conductor:
         self._session = Session(store, self._started_unix_s)
         self._trouble = ""  # the last thing that went wrong here while a message was taken in
         self._ready_unix_s: float | None = None  # since when all stations run
+        self._went_ahead = False  # the first station has its first attempt
+        self._lined_up = fleet.paced  # all stations may have work
         self._tend_at_s = self._take_at_s = 0.0
         self._show_at_s = 0.0
 
@@ -114,12 +117,26 @@ class Conductor:
     # -- what the reception asks --------------------------------------------------------------------------------------
 
     def _next_work(self, edge: str, now_unix_s: float, ahead: int) -> Sequence[Attempt]:
+        if not self._may_work(now_unix_s):
+            return ()
         self._ask(now_unix_s)
         work = self._journal.next_work(edge, now_unix_s, ahead)
         attempts = () if work is None else work.attempts
         for bundle in {item.bundle for item in attempts}:
             self._publisher.offer(self._task, bundle)
+        self._went_ahead = self._went_ahead or bool(attempts)
         return attempts
+
+    def _may_work(self, now_unix_s: float) -> bool:
+        """Return whether a station gets work yet: those that run as fast as they can begin together.
+
+        Otherwise the first one's clock would stay ahead by what it did, alone, while the others started, and a
+        campaign's time is that of the clock with the most. It gets the one attempt by which it compiles for all.
+        """
+        if not self._lined_up and self._ready_unix_s is not None:
+            ready = all(view.here and view.state != "starting" for view in self.roster.stations)
+            self._lined_up = ready or now_unix_s - self._ready_unix_s > LINE_UP_S
+        return self._lined_up or not self._went_ahead
 
     def _ask(self, now_unix_s: float) -> None:
         """Have researchers think about what the campaign wants; one with nothing left to propose is passed over."""
@@ -198,6 +215,8 @@ class Conductor:
         if self.roster.delivered_count or time.time() - self._started_unix_s > AHEAD_S:
             self._ready_unix_s = time.time()
             self._fleet.start_rest()
+            if not self._lined_up and len(self._fleet.names) > 1:
+                self._display.say("starting the other stations; all begin together")
 
     def elapsed_s(self, now_unix_s: float) -> float:
         """Return how long the campaign has run, in earlier processes too."""

@@ -143,6 +143,11 @@ class Fleet:
         return happened
 
     @property
+    def paced(self) -> bool:
+        """Whether stations keep to a pace, rather than run as fast as they can."""
+        return self._pace > 0.0
+
+    @property
     def names(self) -> list[str]:
         """The stations by name."""
         return [member.name for member in self._members]

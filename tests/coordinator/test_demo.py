@@ -56,6 +56,13 @@ def test_every_station_brought_trials_and_none_was_lost(summary: dict[str, Any],
     assert summary["trials"]["valid"] > STATIONS
 
 
+def test_stations_begin_together(database: sqlite3.Connection) -> None:
+    begun = "SELECT edge, MIN(started_unix_s) FROM trials GROUP BY edge ORDER BY edge"
+    from_s = min(began_s for edge, began_s in database.execute(begun) if edge != "station-1")
+    ahead = "SELECT COUNT(*) FROM trials WHERE edge = 'station-1' AND ended_unix_s < ?"
+    assert database.execute(ahead, (from_s,)).fetchone() == (1,)  # the one by which it compiled for all
+
+
 def test_every_trial_names_what_it_needs_to_be_believed(database: sqlite3.Connection) -> None:
     names = "bundle, calibration_hash, station_hash, software, seed, start_id, recording"
     unknown = " OR ".join(f"{name} IS NULL OR {name} = ''" for name in names.split(", "))
