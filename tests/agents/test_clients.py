@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -57,6 +58,19 @@ def test_a_client_makes_a_proposal_and_is_counted_exactly(tmp_path: Path, name: 
         assert dict(proposal.files) == {"policy.toml": SLOWER.encode()}
         exact(made, server)
         assert "the-real-key" not in "".join(path.read_text() for path in tmp_path.glob("*.jsonl"))
+
+
+def test_kimi_code_starts_from_what_was_compiled_where_it_was_installed(tmp_path: Path) -> None:
+    client = BY_NAME["kimi-code"]
+    environment = {**client.environment, "NODE_DEBUG_NATIVE": "COMPILE_CACHE"}
+    if (programs := client.programs(INSTALLED)) is None or not cage.has_cage():
+        pytest.skip("kimi-code or bubblewrap is not installed here")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "socket").touch()
+    caged = cage.Caged(tmp_path / "work", tmp_path / "socket", programs, environment)
+    command = cage.launch(caged, [*client.arguments("", "")[:2], "--version"])
+    done = subprocess.run(command.command, env=command.environment, capture_output=True, text=True, check=True)
+    assert "kimi-code/dist/main.mjs was accepted" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", BY_NAME)
