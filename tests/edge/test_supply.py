@@ -21,7 +21,7 @@ from edge.uplink.weights import AFTER_NO_ANSWER_S, AFTER_TAMPERED_S
 from edge.wire import key_of
 from policies.bundle import read_unpacked
 from tests.harness.bundle_format import FILES, as_json, bundle_of, compressed, manifest_of, with_member
-from tests.harness.lab_folder import TASK, LabFolder
+from tests.harness.lab_folder import TASK
 from tests.harness.supply_world import DAY_S, EVERYTHING, TARGETS, TODAY_S, Station, supplied_station
 from tests.harness.uplink_world import (
     EDGE,
@@ -30,26 +30,11 @@ from tests.harness.uplink_world import (
     TRIAL,
     Desk,
     Reply,
-    connected,
     lease,
     leases,
     refuse,
     say,
 )
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
 
 
 @pytest.fixture

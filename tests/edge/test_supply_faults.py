@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import msgpack
 import pytest
 from tuf.api.metadata import TargetFile
 
-from edge.records import Trial
 from edge.uplink.courier import AFTER_REFUSAL_S
 from edge.uplink.network import Coordinator, NoAnswer
 from edge.uplink.supply import NotSupplied, StillComing
@@ -24,28 +22,13 @@ from edge.wire import key_of
 from edge.wire.targets import PIECE_BYTES
 from policies.bundle import BundleMalformed, read_unpacked
 from tests.harness.bundle_format import FILES, bundle_of
-from tests.harness.lab_folder import LabFolder
-from tests.harness.supply_world import EVERYTHING, TODAY_S, Station, supplied_station, weighty
-from tests.harness.uplink_world import EDGE, NOTHING_KNOWN, NOW_S, Desk, Here, connected, leases, say
+from tests.harness.supply_world import EVERYTHING, Station, seal, supplied_station, weighty
+from tests.harness.uplink_world import EDGE, NOTHING_KNOWN, NOW_S, Desk, leases, say
 
 ROLL = random.Random(11)
 FIRST, SECOND = (ROLL.randbytes(2 * PIECE_BYTES + size) for size in (1, 2))
 LARGE = bundle_of({**FILES, **{f"moves{name}.py": b"# " + ROLL.randbytes(30_000).hex().encode() for name in "abc"}})
 ARCHIVES = ("targets/candidates/",)
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
 
 
 @pytest.fixture
@@ -54,15 +37,6 @@ def here(line: tuple[Desk, Coordinator], lab: Path, tmp_path: Path) -> Iterator[
         station.desk.replies[key_of(EDGE, "reconcile")] = say(NOTHING_KNOWN)
         station.desk.replies[key_of(EDGE, "lease")] = leases()
         yield station
-
-
-def sealed(here: Station) -> Trial:
-    """Put a finished trial with a recording into the ledger, and let the coordinator keep both."""
-    carrier = Here(here.desk, here.settings, here.ledger, here.line, here.supply, here.courier, here.clock_s)
-    [trial] = carrier.seal(1, b"recording")
-    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity]})
-    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = lambda data: bytes(msgpack.packb({"have": len(data)}))
-    return trial
 
 
 def weights_of(here: Station, data: bytes) -> Path:
@@ -79,7 +53,7 @@ def age(path: Path, days: float) -> None:
 
 @pytest.mark.parametrize("unanswered", [ARCHIVES, EVERYTHING])
 def test_a_leased_bundle_without_an_answer_holds_up_no_recording(here: Station, unanswered: tuple[str, ...]) -> None:
-    trial = sealed(here)
+    trial = seal(here)
     here.lend(here.sign(weighty(FIRST)))
     here.desk.unanswered = unanswered
     for _ in range(2):
@@ -150,7 +124,7 @@ def test_a_bundle_comes_a_piece_a_turn_and_none_twice_while_recordings_go_on(her
     here.order(1, bundle)
     here.hurry()
     for piece in range(1, pieces):
-        trial = sealed(here)
+        trial = seal(here)
         here.pass_time(1.0)
         here.courier.turn(NOW_S)
         assert here.downloads() == piece
@@ -175,7 +149,7 @@ def test_a_bundle_comes_a_piece_a_turn_and_none_twice_while_recordings_go_on(her
 def test_what_a_disk_does_not_let_go_holds_up_no_trial(
     here: Station, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sealed(here)
+    seal(here)
     here.settings.weights.mkdir()
     for data in (FIRST, SECOND):
         weights_of(here, data).write_bytes(data)
@@ -198,7 +172,7 @@ def test_folders_that_cannot_be_read_hold_up_no_trial_and_are_said(here: Station
     bundle = here.release_weights(FIRST)
     here.order(1, bundle)
     here.settings.weights.write_bytes(b"a file in its place")
-    sealed(here)
+    seal(here)
     for _ in range(2):
         here.courier.turn(NOW_S)
         here.pass_time(1.0)

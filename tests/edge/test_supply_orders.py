@@ -17,32 +17,17 @@ from edge.wire import key_of
 from edge.wire.targets import NEXT_TRIAL, NOW
 from policies.bundle import bundle_id
 from tests.harness.bundle_format import FILES, bundle_of
-from tests.harness.lab_folder import TASK, LabFolder
+from tests.harness.lab_folder import TASK
 from tests.harness.supply_world import DAY_S, EVERYTHING, TODAY_S, Station, supplied_station
 from tests.harness.uplink_world import (
     EDGE,
     NOTHING_KNOWN,
     NOW_S,
     Desk,
-    connected,
     lease,
     leases,
     say,
 )
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
 
 
 @pytest.fixture

@@ -20,27 +20,13 @@ from edge.uplink.network import Coordinator
 from edge.uplink.supply import BUNDLES_KEPT, NotSupplied, StillComing, Supply
 from edge.wire import key_of
 from edge.wire.targets import PIECE_BYTES
-from tests.harness.lab_folder import TASK, LabFolder
-from tests.harness.supply_world import DAY_S, TODAY_S, Station, supplied_station
-from tests.harness.uplink_world import EDGE, NOTHING_KNOWN, NOW_S, Desk, connected, leases, say
+from tests.harness.lab_folder import TASK
+from tests.harness.supply_world import DAY_S, Station, supplied_station
+from tests.harness.uplink_world import EDGE, NOTHING_KNOWN, NOW_S, Desk, leases, say
 
 ROLL = random.Random(13)
 LEASED, ORDERED, OTHER = (ROLL.randbytes(4 * PIECE_BYTES) for _ in range(3))
 RESERVE_MB = 1.0
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import msgpack
 import pytest
 
 from edge.records import NUMBERS_AHEAD
@@ -29,15 +28,12 @@ from edge.wire import key_of
 from edge.wire.targets import PIECE_BYTES
 from policies.bundle import BundleError, read_unpacked
 from tests.harness.bundle_format import FILES, bundle_of
-from tests.harness.lab_folder import LabFolder
-from tests.harness.supply_world import DAY_S, TODAY_S, Station, supplied_station
+from tests.harness.supply_world import DAY_S, Station, seal, supplied_station
 from tests.harness.uplink_world import (
     EDGE,
     NOTHING_KNOWN,
     NOW_S,
     Desk,
-    Here,
-    connected,
     lease,
     leases,
     open_question,
@@ -49,34 +45,12 @@ ONE, TWO, LARGE = ROLL.randbytes(4 * PIECE_BYTES), ROLL.randbytes(4 * PIECE_BYTE
 RESERVE_MB = 1.0
 
 
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
-
-
 @pytest.fixture
 def here(line: tuple[Desk, Coordinator], lab: Path, tmp_path: Path) -> Iterator[Station]:
     with supplied_station(line, lab, tmp_path) as station:
         station.desk.replies[key_of(EDGE, "reconcile")] = say(NOTHING_KNOWN)
         station.desk.replies[key_of(EDGE, "lease")] = leases()
         yield station
-
-
-def seal(here: Station) -> None:
-    """Put a finished trial with a recording into the ledger, and let the coordinator keep both."""
-    carrier = Here(here.desk, here.settings, here.ledger, here.line, here.supply, here.courier, here.clock_s)
-    [trial] = carrier.seal(1, b"recording")
-    here.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity]})
-    here.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = lambda data: bytes(msgpack.packb({"have": len(data)}))
 
 
 def take_turns(here: Station, count: int, dt_s: float = MAKE_ROOM_EVERY_S) -> None:

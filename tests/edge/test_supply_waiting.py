@@ -22,26 +22,11 @@ from edge.uplink.supply import NotSupplied, StillComing, Supply
 from edge.uplink.weights import AFTER_NO_ANSWER_S, PAUSE_S
 from edge.wire.targets import PIECE_BYTES
 from policies.bundle import read_unpacked
-from tests.harness.lab_folder import LabFolder
-from tests.harness.supply_world import DAY_S, TODAY_S, Station, supplied_station, weighty
-from tests.harness.uplink_world import NOW_S, Desk, connected
+from tests.harness.supply_world import DAY_S, Station, supplied_station, weighty
+from tests.harness.uplink_world import NOW_S, Desk
 
 ROLL = random.Random(7)
 FIRST, SECOND, THIRD = (ROLL.randbytes(2 * PIECE_BYTES + size) for size in (1, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
 
 
 @pytest.fixture

@@ -21,23 +21,8 @@ from edge.uplink.supply import NotSupplied, StillComing, Supply
 from edge.uplink.weights import AFTER_TAMPERED_S
 from edge.wire.targets import PIECE_BYTES
 from policies.bundle import BundleMalformed, read_unpacked
-from tests.harness.lab_folder import LabFolder
-from tests.harness.supply_world import TODAY_S, Station, supplied_station, weighty
-from tests.harness.uplink_world import NOW_S, Desk, connected
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the lab that each test gets a copy of."""
-    folder = tmp_path_factory.mktemp("lab")
-    LabFolder(folder, lambda: TODAY_S, people=2)
-    return folder
+from tests.harness.supply_world import Station, supplied_station, weighty
+from tests.harness.uplink_world import NOW_S, Desk
 
 
 @pytest.fixture

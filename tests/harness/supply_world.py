@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgpack
+
 from coordinator.publish.naming import offer, target_file
 from edge.activation.journal import Journal
 from edge.ledger import Ledger
-from edge.records import RolloutOrder, RolloutStart, order_to_json
+from edge.records import RolloutOrder, RolloutStart, Trial, order_to_json
 from edge.trust.client import Trust
 from edge.uplink.courier import Courier
 from edge.uplink.fetcher import ZenohFetcher
@@ -24,7 +26,7 @@ from edge.wire.targets import CANDIDATES, bundle_path
 from policies.bundle import bundle_id
 from tests.harness.bundle_format import FILES, as_json, bundle_of, manifest_of
 from tests.harness.lab_folder import TASK, LabFolder
-from tests.harness.uplink_world import EDGE, Desk, lease, leases
+from tests.harness.uplink_world import EDGE, Desk, Here, lease, leases, say
 
 DAY_S = 86_400.0
 # The day of the lab and its station: far from today, by which python-tuf judges what has expired.
@@ -142,6 +144,19 @@ def weighty(*files: bytes, sizes: Sequence[int] = ()) -> bytes:
     toml = "".join(f'"{name}" = ["{sha256}", {size}]\n' for name, (sha256, size) in named.items())
     contents = {**FILES, "policy.toml": FILES["policy.toml"] + b"\n[weights]\n" + toml.encode()}
     return bundle_of(contents, as_json(manifest_of(contents) | {"weights": named}))
+
+
+def seal(station: Station) -> Trial:
+    """Put a finished trial with a recording into the ledger, and let the coordinator keep both."""
+    carrier = Here(
+        station.desk, station.settings, station.ledger, station.line, station.supply, station.courier, station.clock_s
+    )
+    [trial] = carrier.seal(1, b"recording")
+    station.desk.replies[key_of(EDGE, "trials")] = say({"acked": [trial.identity]})
+    station.desk.replies[key_of(EDGE, f"blob/{trial.recording}")] = lambda data: bytes(
+        msgpack.packb({"have": len(data)})
+    )
+    return trial
 
 
 @contextmanager
