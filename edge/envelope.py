@@ -30,7 +30,7 @@ class EnvelopeImpossible(Exception):
 
 
 def narrowed(station: Station, envelope: Envelope, proven: bool) -> Station:
-    """Return the station with the limits and the workspace that a policy of this envelope works in.
+    """Return the station with the limits and the workspace that a policy of this envelope works in: of the arena.
 
     Raises:
         EnvelopeImpossible: they leave a joint or the tool nothing.
@@ -38,18 +38,18 @@ def narrowed(station: Station, envelope: Envelope, proven: bool) -> Station:
     site = station.limits
     share = 1.0 if proven else UNPROVEN_SHARE
     box = Box(
-        np.maximum(_or(envelope.box_lower_m, station.workspace.lower_m), station.workspace.lower_m),
-        np.minimum(_or(envelope.box_upper_m, station.workspace.upper_m), station.workspace.upper_m),
+        np.maximum(_or(envelope.box_lower_m, station.arena.lower_m), station.arena.lower_m),
+        np.minimum(_or(envelope.box_upper_m, station.arena.upper_m), station.arena.upper_m),
     )
     if not (box.lower_m < box.upper_m).all():
-        raise EnvelopeImpossible("the bundle's box and this station's workspace have nothing in common")
+        raise EnvelopeImpossible("the bundle's box and this station's arena have nothing in common")
     _check_strength(station, envelope)
     try:
         asked = {each.name: _or(getattr(envelope, each.name), getattr(site, each.name)) for each in fields(site)}
         slower = replace(
             site, velocity_rad_s=site.velocity_rad_s * share, acceleration_rad_s2=site.acceleration_rad_s2 * share
         )
-        return replace(station, limits=narrow(site, JointLimits(**asked), slower), workspace=box)
+        return replace(station, limits=narrow(site, JointLimits(**asked), slower), workspace=box, arena=box)
     except LimitsImpossible as error:
         raise EnvelopeImpossible(f"the bundle's limits leave this arm nothing: {error}") from error
 
@@ -99,7 +99,7 @@ def from_text(station: Station, text: str) -> Station:
         said = json.loads(text)
         limits = JointLimits(**{each.name: np.array(said[each.name], dtype=float) for each in fields(station.limits)})
         box = Box(np.array(said["box_lower_m"], dtype=float), np.array(said["box_upper_m"], dtype=float))
-        return replace(station, limits=narrow(station.limits, limits), workspace=box)
+        return replace(station, limits=narrow(station.limits, limits), workspace=box, arena=box)
     except (KeyError, TypeError, ValueError, LimitsImpossible) as error:
         raise EnvelopeImpossible(f"not the limits of a trial: {error}") from error
 

@@ -40,7 +40,7 @@ BITRATE = 1_000_000  # of the YAM's motors
 # What the guard allows beyond the workspace that the trial runner keeps targets in: targets are met within 2 mm, and
 # control brakes 6 mm before the guard's walls.
 GUARD_MARGIN_M = 0.008
-OPTIONAL_TABLES = {"emulation", "can", "recording", "storage", "rollout"}
+OPTIONAL_TABLES = {"arena", "emulation", "can", "recording", "storage", "rollout"}
 LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 
 
@@ -122,6 +122,7 @@ class Station:
     limits: JointLimits
     tool: Tool
     workspace: Box
+    arena: Box  # the part of it in which policies work; the appliance's own resets may need more of it
     endpoint: str  # of the coordinator; whose signatures count is in trust/
     calibration: Calibration
     can: Can | None
@@ -193,6 +194,7 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
     arm = load_arm()
     tool = raw["tool"]
     _keys(tool, "tool", {"name", "length_m", "mass_kg"})
+    workspace = _box(raw["workspace"], "workspace")
     if ("emulation" in raw) == ("can" in raw):
         raise StationError("wants one of [can] (a real arm) and [emulation], and not both")
     return Station(
@@ -206,7 +208,8 @@ def _station(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
             _number(tool["length_m"], "tool.length_m", 0.0, 0.5),
             _number(tool["mass_kg"], "tool.mass_kg", 0.0, 2.0),
         ),
-        workspace=_workspace(raw["workspace"]),
+        workspace=workspace,
+        arena=_arena(raw["arena"], workspace) if "arena" in raw else workspace,
         endpoint=_endpoint(raw["coordinator"]),
         calibration=load_calibration(folder / "calibration.toml"),
         can=_can(raw["can"]) if "can" in raw else None,
@@ -230,6 +233,7 @@ def _armless(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
     except SpecError as error:
         raise StationError(str(error)) from error
     arm = load_arm()
+    workspace = _box(raw["workspace"], "workspace")
     return Station(
         folder=folder,
         name=_name(raw["name"]),
@@ -237,7 +241,8 @@ def _armless(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
         arm=arm,
         limits=arm.limits,
         tool=Tool("none", 0.0, 0.0),
-        workspace=_workspace(raw["workspace"]),
+        workspace=workspace,
+        arena=workspace,
         endpoint=_endpoint(raw["coordinator"]),
         calibration=load_calibration(folder / "calibration.toml"),
         can=None,
@@ -250,13 +255,23 @@ def _armless(folder: Path, raw: Mapping[str, Any], sha256: str) -> Station:
     )
 
 
-def _workspace(box: Any) -> Box:
-    _keys(box, "workspace", {"x_m", "y_m", "z_m"})
-    ranges = [_numbers(box[axis], f"workspace.{axis}", 2) for axis in ("x_m", "y_m", "z_m")]
+def _box(box: Any, table: str) -> Box:
+    _keys(box, table, {"x_m", "y_m", "z_m"})
+    ranges = [_numbers(box[axis], f"{table}.{axis}", 2) for axis in ("x_m", "y_m", "z_m")]
     for axis, (low, high) in zip("xyz", ranges, strict=True):
         if not -1.5 <= low < high <= 1.5:
-            raise StationError(f"workspace.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
+            raise StationError(f"{table}.{axis}_m is [{low}, {high}]: wants low < high within 1.5 m of the base")
     return Box(np.array([low for low, _ in ranges]), np.array([high for _, high in ranges]))
+
+
+def _arena(raw: Any, workspace: Box) -> Box:
+    box = _box(raw, "arena")
+    for axis, low, high, least, most in zip(
+        "xyz", box.lower_m, box.upper_m, workspace.lower_m, workspace.upper_m, strict=True
+    ):
+        if low < least or high > most:
+            raise StationError(f"arena.{axis}_m is [{low}, {high}], which leaves the workspace's [{least}, {most}]")
+    return box
 
 
 def _endpoint(coordinator: Any) -> str:

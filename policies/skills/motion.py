@@ -17,19 +17,23 @@ GENTLE_M_S2 = 1.0
 BRISK_M_S2 = 2.5
 PEAK_OF_EASED = 5.77  # peak acceleration of a least-jerk line, times time squared over distance
 LEARN_BELOW_M_S = 0.25  # faster, the arm's lag looks like an error that is not there
+UPRIGHT_M = 0.46  # from the base axis; further out the arm reaches only with a tool that leans,
+LEAN_RAD_PER_M, MOST_LEAN_RAD = 4.0, 0.6  # so that its tip goes ahead: to 0.67 m at the table
 
 
 class Mover:
     """Sends the tool along straight lines; remembers where it was sent and what the encoders said.
 
     An eased line starts and ends at rest with the least jerk (Flash and Hogan 1985), so that a springy arm hardly
-    rings; a plain one jumps to its speed and back.
+    rings; a plain one jumps to its speed and back. A leaning one tilts the tool where the arm is too short for one that
+    stands upright.
     """
 
-    def __init__(self, robot: Robot, encoder_gain: float = 0.0, eased: bool = True) -> None:
+    def __init__(self, robot: Robot, encoder_gain: float = 0.0, eased: bool = True, leaning: bool = False) -> None:
         self.robot = robot
         self.encoder_gain = encoder_gain
         self.eased = eased
+        self.leaning = leaning
         self.seen: Observation = robot.observe()
         self.sent_m: Array = self.seen.tool_position_m.copy()
         self.offset_m: Array = np.zeros(3)
@@ -80,11 +84,24 @@ class Mover:
         before = self.sent_m
         self.sent_m = target_m
         try:
-            self.seen = self.robot.step(ToolTarget(target_m + self.offset_m))
+            self.seen = self.robot.step(self._target(target_m + self.offset_m))
         except OutOfReach:  # at the edge of the workspace the correction gives way
             self.offset_m = np.zeros(3)
-            self.seen = self.robot.step(ToolTarget(target_m))
+            self.seen = self.robot.step(self._target(target_m))
         if self.encoder_gain > 0.0 and np.linalg.norm(target_m - before) * POLICY_HZ <= LEARN_BELOW_M_S:
             # The arm follows about half a period late.
             missed = self.encoder_gain * ((target_m + before) / 2 - self.seen.tool_position_m)
             self.offset_m = np.clip(self.offset_m + missed, -OFFSET_LIMIT_M, OFFSET_LIMIT_M)
+
+    def _target(self, position_m: Array) -> ToolTarget:
+        return ToolTarget(position_m, lean_wxyz(position_m)) if self.leaning else ToolTarget(position_m)
+
+
+def lean_wxyz(position_m: Array) -> tuple[float, float, float, float]:
+    """Return how a leaning tool stands at a place: straight down near the base, further out with its tip ahead."""
+    x, y = float(position_m[0]), float(position_m[1])
+    out_m = max(float(np.hypot(x, y)), 1e-9)
+    half = 0.5 * min(MOST_LEAN_RAD, max(0.0, LEAN_RAD_PER_M * (out_m - UPRIGHT_M)))
+    # Straight down is half a turn about y; before it goes a turn about the horizontal across the way out.
+    across_x, across_y = y / out_m, -x / out_m
+    return (-across_y * np.sin(half), 0.0, np.cos(half), across_x * np.sin(half))

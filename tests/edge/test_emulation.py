@@ -15,6 +15,7 @@ from edge.control.loop import loop_of
 from edge.emulation.bench import EmulatedBench
 from edge.emulation.stations import make_stations
 from edge.emulation.world import World
+from edge.envelope import narrowed
 from edge.messages import Setpoint
 from edge.perception.tee import find_tee
 from edge.planning.kinematics import chain_of
@@ -22,6 +23,7 @@ from edge.station import Station, load_station
 from edge.tasks.push_t.task import PushT
 from edge.trials.robot import Bench, SafetyStop, StationRobot, TimeUp
 from firmware_bridge.damiao import Special, special_frames
+from policies.envelope import Envelope
 from policies.interface import JointTarget, OutOfReach, ToolTarget
 from policies.skills.motion import Mover
 
@@ -171,6 +173,37 @@ def test_a_latched_motor_fault_stops_the_arm_until_it_is_begun_anew(here: Here) 
         here.robot.observe()
     here.robot.begin(60.0)
     here.robot.step(JointTarget(here.robot.observe().joints_rad))
+
+
+# As policies left it, which had knocked it out as they reached over it.
+FAR_AWAY = [
+    (0.499, 0.109, -1.708),
+    (0.513, -0.063, 2.448),
+    (0.485, 0.094, 3.002),
+    (0.56, 0.04, -2.9),
+    (0.47, -0.19, 1.4),
+]
+
+
+@pytest.mark.parametrize("pose", FAR_AWAY)
+def test_the_arm_brings_back_a_t_that_lies_further_out_than_an_upright_stick_gets(
+    here: Here, pose: tuple[float, float, float]
+) -> None:
+    task, start = PushT(), {"x_m": 0.35, "y_m": 0.05, "yaw_rad": 1.0}
+    here.world.place_tee(pose)
+    here.robot.begin(90.0)
+    assert not task.ready(here.robot, start).ready
+    task.reset(here.robot, start)
+    readiness = task.ready(here.robot, start)
+    assert readiness.ready, readiness.detail
+
+
+def test_a_policy_s_tool_stays_in_the_arena(here: Here) -> None:
+    here.robot.begin(60.0)
+    within = narrowed(here.station, Envelope(), proven=True)
+    with here.robot.confined(within), pytest.raises(OutOfReach, match="leaves the workspace"):
+        Mover(here.robot, leaning=True).line(np.array([0.50, 0.0, 0.06]), 0.3)
+    Mover(here.robot, leaning=True).line(np.array([0.50, 0.0, 0.06]), 0.3)
 
 
 def test_the_arm_resets_the_scene_to_the_start_it_was_given(here: Here) -> None:

@@ -25,12 +25,13 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Station:
     return load_station(folder / "station-1")
 
 
-def test_a_bundle_that_promises_nothing_works_within_the_site_s_limits(station: Station) -> None:
+def test_a_bundle_that_promises_nothing_works_within_the_site_s_limits_and_the_arena(station: Station) -> None:
     given = narrowed(station, Envelope(), proven=True)
     for each in fields(station.limits):
         np.testing.assert_array_equal(getattr(given.limits, each.name), getattr(station.limits, each.name))
-    np.testing.assert_array_equal(given.workspace.lower_m, station.workspace.lower_m)
-    np.testing.assert_array_equal(given.workspace.upper_m, station.workspace.upper_m)
+    np.testing.assert_array_equal(given.workspace.lower_m, station.arena.lower_m)
+    np.testing.assert_array_equal(given.workspace.upper_m, station.arena.upper_m)
+    assert station.arena.upper_m[0] < station.workspace.upper_m[0]
 
 
 def test_an_unproven_policy_is_slower_and_may_go_as_far(station: Station) -> None:
@@ -67,7 +68,7 @@ def test_no_envelope_makes_a_limit_wider(
     assert (given.limits.acceleration_rad_s2 <= np.minimum(site.acceleration_rad_s2, acceleration)).all()
     assert (given.limits.torque_nm <= np.minimum(site.torque_nm, torque)).all()
     assert (given.limits.upper_rad <= np.minimum(site.upper_rad, upper)).all()
-    assert (given.workspace.upper_m == station.workspace.upper_m).all()
+    assert (given.workspace.upper_m == station.arena.upper_m).all()
 
 
 @pytest.mark.parametrize(

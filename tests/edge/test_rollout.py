@@ -173,7 +173,8 @@ def here(made: Station, host: PolicyHost, tmp_path: Path, monkeypatch: pytest.Mo
     drivers = Bench(arm.advance, arm.state, lambda: picture, lambda: bool(stop), lambda: None, arm.limit)
     chain = chain_of(station.arm, station.tool.length_m, station.limits)
     # The tool may be anywhere: this is not about the workspace.
-    wide = replace(station, workspace=replace(station.workspace, lower_m=np.full(3, -1.0), upper_m=np.full(3, 1.0)))
+    everywhere = replace(station.workspace, lower_m=np.full(3, -1.0), upper_m=np.full(3, 1.0))
+    wide = replace(station, workspace=everywhere, arena=everywhere)
     robot = StationRobot(drivers, chain, wide, 0.0)
 
     def wait() -> None:

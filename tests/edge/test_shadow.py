@@ -42,7 +42,8 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Station:
     folder = tmp_path_factory.mktemp("stations")
     make_stations(folder, 1, 1, "push_t", "tcp/127.0.0.1:1")
     made = load_station(folder / "station-1")
-    return replace(made, workspace=replace(made.workspace, lower_m=np.full(3, -1.0), upper_m=np.full(3, 1.0)))
+    everywhere = replace(made.workspace, lower_m=np.full(3, -1.0), upper_m=np.full(3, 1.0))
+    return replace(made, workspace=everywhere, arena=everywhere)
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,16 @@ def test_the_gates_of_a_new_policy_may_be_said_in_part(folder: Path) -> None:
     assert load_station(folder).gates == Gates(canary_pairs=4, delta=0.1)
 
 
+def test_policies_work_in_the_arena_or_in_all_of_the_workspace(folder: Path) -> None:
+    assert load_station(folder).arena.upper_m.tolist() == [0.47, 0.42, 0.30]
+    path = folder / "station.toml"
+    without = path.read_text().split("[arena]")
+    path.write_text(without[0] + without[1][without[1].index("[coordinator]") :])
+    station = load_station(folder)
+    assert (station.arena.lower_m == station.workspace.lower_m).all()
+    assert station.arena.upper_m.tolist() == [0.62, 0.42, 0.30]
+
+
 def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
     station = load_station(folder)
     assert (station.limits.lower_rad >= station.arm.limits.lower_rad).all()
@@ -86,10 +96,13 @@ def test_its_limits_are_never_wider_than_the_arm_s(folder: Path) -> None:
         ("[-2.6, 0.0,", "[true, 0.0,", "limits.lower_rad holds True, wants finite numbers"),
         ("[-2.6, 0.0,", f"[-1{'0' * 400}, 0.0,", "wants finite numbers"),
         ("[-2.6, 0.0,", f"[-1{'0' * 5000}, 0.0,", "not TOML"),
-        ("x_m = [0.05, 0.47]", 'x_m = [0.05, "a"]', "workspace.x_m holds 'a', wants finite numbers"),
-        ("x_m = [0.05, 0.47]", 'x_m = "ab"', "workspace.x_m is 'ab', wants 2 numbers"),
-        ("x_m = [0.05, 0.47]", "x_m = [0.47, 0.05]", "low < high"),
-        ("x_m = [0.05, 0.47]", "x_m = [120, 470]", "within 1.5 m"),
+        ("x_m = [0.05, 0.62]", 'x_m = [0.05, "a"]', "workspace.x_m holds 'a', wants finite numbers"),
+        ("x_m = [0.05, 0.62]", 'x_m = "ab"', "workspace.x_m is 'ab', wants 2 numbers"),
+        ("x_m = [0.05, 0.62]", "x_m = [0.62, 0.05]", "low < high"),
+        ("x_m = [0.05, 0.62]", "x_m = [120, 470]", "within 1.5 m"),
+        ("x_m = [0.05, 0.47]", "x_m = [0.05, 0.63]", "arena.x_m is [0.05, 0.63], which leaves the workspace's"),
+        ("x_m = [0.05, 0.47]", "x_m = [0.04, 0.47]", "arena.x_m is [0.04, 0.47], which leaves the workspace's"),
+        ("x_m = [0.05, 0.47]", "x_m = [0.47, 0.05]", "arena.x_m is [0.47, 0.05]: wants low < high"),
         ("length_m = 0.05", "length_m = 50", "tool.length_m"),
         ("length_m = 0.05", 'length_m = "5 cm"', "tool.length_m"),
         ('arm = "yam"', 'arm = "ur5"', "known: yam"),

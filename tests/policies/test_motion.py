@@ -30,6 +30,7 @@ from policies.skills.motion import (
     LIFT_SLACK_M,
     OFFSET_LIMIT_M,
     Mover,
+    lean_wxyz,
 )
 
 LAW = settings(deadline=None, max_examples=30)
@@ -335,3 +336,16 @@ def test_a_goal_out_of_reach_is_the_policys_to_handle(gain: float) -> None:
     with pytest.raises(OutOfReach):
         Mover(robot, gain).line(np.array([0.4, 0.0, 0.1]), 0.1)
     assert max(math.hypot(*target[:2]) for target in robot.targets) <= 0.3
+
+
+@given(st.floats(0.0, 0.7), st.floats(-np.pi, np.pi), st.floats(0.0, 0.3))
+def test_a_leaning_tool_stands_upright_near_the_base_and_goes_tip_first_further_out(
+    out_m: float, way_rad: float, height_m: float
+) -> None:
+    way = np.array([np.cos(way_rad), np.sin(way_rad), 0.0])
+    w, x, y, z = lean_wxyz(out_m * way + np.array([0.0, 0.0, height_m]))
+    assert w * w + x * x + y * y + z * z == pytest.approx(1.0)
+    points = np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])  # the tool's z axis
+    ahead = float(points @ way)
+    assert np.linalg.norm(points - ahead * way - points[2] * np.array([0.0, 0.0, 1.0])) < 1e-6
+    assert ahead == pytest.approx(np.sin(np.clip(4.0 * (out_m - 0.46), 0.0, 0.6)), abs=1e-6)

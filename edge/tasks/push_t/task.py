@@ -2,7 +2,8 @@
 
 - Success is coverage of the goal above 0.95, the rule of gym-pusht; about 2 mm or 2.4 degrees.
 - The verdict is the mean of several pictures; too close to the threshold for what the fit can tell, it abstains.
-- Nobody carries the block: the reset plans its own pushes with the appliance's skills, never with a bundle's.
+- Nobody carries the block: the reset plans its own pushes with the appliance's skills, never with a bundle's. Its tool
+  leans where a policy's must not go, so that it gets behind whatever a policy has pushed away.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from edge.records import Outcome
 from edge.tasks.push_t.geometry import Pose, coverage, outline_m, wrap
 from edge.tasks.task import Readiness, Start, Verdict
 from policies.interface import Array, Robot, SceneObject
-from policies.skills.motion import GENTLE_M_S2, Mover
+from policies.skills.motion import GENTLE_M_S2, UPRIGHT_M, Mover
 from policies.skills.pushing import Block, Choice, Contacts, Push, choose, contacts, cost_m
 
 GOAL: Pose = (0.32, 0.0, float(np.pi / 4))
@@ -29,13 +30,15 @@ RESET_SPEED_M_S, RESET_TRAVEL_M_S = 0.10, 0.50
 ENCODER_GAIN = 0.2
 STICK_HEIGHT_M = 0.012
 TRAVEL_HEIGHT_M = 0.05
+OVER_THE_T_M, STRETCHING_M_S = 0.07, 0.20
 NOT_FLAT = "blue thing"  # of the T's colour, and no T lying flat
 KNOCK_RUN_M, KNOCK_HEIGHT_M = 0.06, 0.045
 CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 # A class names what an attempt lacked, so that ideas can be matched to it.
 FAR_M, ROTATED_RAD = 0.015, 0.15
 BLOCK = Block(outline_m())
-OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, 0.455))
+FURTHEST_M = 0.60  # from the base axis, where a leaning tool still stands clear of a T that it is to bring back
+OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, FURTHEST_M))
 HOMEWARD = replace(OPTIONS, angle_weight_m=0.005)
 
 
@@ -55,7 +58,7 @@ class PushT:
 
     def ready(self, robot: Robot, start: Start) -> Readiness:
         """Look, and say whether the T stands within 20 mm and 0.2 rad of the start."""
-        _clear_view(Mover(robot, ENCODER_GAIN))
+        _clear_view(_mover(robot))
         seen = _look(robot, 1)
         if seen is None:
             return Readiness(False, {}, "the camera does not see the whole T")
@@ -66,7 +69,7 @@ class PushT:
 
     def reset(self, robot: Robot, start: Start) -> None:
         """Push the T until it stands at the start or the pushes are used up."""
-        mover = Mover(robot, ENCODER_GAIN)
+        mover = _mover(robot)
         places = contacts(BLOCK)
         target = _pose_of(start)
         for _ in range(RESET_PUSHES):
@@ -82,15 +85,11 @@ class PushT:
             push = _better(places, seen.pose, target)
             if push is None:
                 return
-            mover.line(_at(push.start_m, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
-            mover.line(_at(push.start_m, STICK_HEIGHT_M), RESET_TRAVEL_M_S, GENTLE_M_S2)
-            mover.settle(0.003, 0.3)
-            mover.line(_at(push.end_m, STICK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
-            mover.settle(0.003, 0.3)
+            _push(mover, push)
 
     def verify(self, robot: Robot, start: Start) -> Verdict:
         """Step out of view, look several times, and judge by coverage of the goal."""
-        _clear_view(Mover(robot, ENCODER_GAIN))
+        _clear_view(_mover(robot))
         seen = _look(robot, VERDICT_LOOKS)
         if seen is None and robot.scene().find(NOT_FLAT) is not None:
             return Verdict(Outcome.FAILURE, 0.0, "tipped", "the T does not lie flat in view")
@@ -147,6 +146,17 @@ def _better(places: Contacts, pose: Pose, target: Pose) -> Push | None:
     return None
 
 
+def _push(mover: Mover, push: Push) -> None:
+    """Go round to where the push starts, high and, far out, slowly: an arm that lags dips where it stretches."""
+    far = float(np.linalg.norm(push.start_m)) > UPRIGHT_M
+    travel_m_s, height_m = (STRETCHING_M_S, OVER_THE_T_M) if far else (RESET_TRAVEL_M_S, TRAVEL_HEIGHT_M)
+    mover.line(_at(push.start_m, height_m), travel_m_s)
+    mover.line(_at(push.start_m, STICK_HEIGHT_M), travel_m_s, GENTLE_M_S2)
+    mover.settle(0.003, 0.3)
+    mover.line(_at(push.end_m, STICK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
+    mover.settle(0.003, 0.3)
+
+
 def _knock_over(mover: Mover) -> bool:
     """Push a T that stands on an edge over, across the line along which it stands; return whether there was one.
 
@@ -171,8 +181,12 @@ def _knock_over(mover: Mover) -> bool:
     return True
 
 
+def _mover(robot: Robot) -> Mover:
+    return Mover(robot, ENCODER_GAIN, leaning=True)
+
+
 def _clear_view(mover: Mover) -> None:
-    mover.lift(TRAVEL_HEIGHT_M, RESET_TRAVEL_M_S)
+    mover.lift(TRAVEL_HEIGHT_M, RESET_TRAVEL_M_S, FURTHEST_M)
     mover.line(CLEAR_OF_VIEW_M, RESET_TRAVEL_M_S)
 
 
