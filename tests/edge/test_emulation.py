@@ -185,8 +185,8 @@ FAR_AWAY = [
 ]
 
 
-@pytest.mark.parametrize("pose", FAR_AWAY)
-def test_the_arm_brings_back_a_t_that_lies_further_out_than_an_upright_stick_gets(
+@pytest.mark.parametrize("pose", [*FAR_AWAY, *HALF_OUT_OF_VIEW])
+def test_the_arm_brings_back_a_t_that_lies_further_out_than_an_upright_stick_gets_or_half_out_of_view(
     here: Here, pose: tuple[float, float, float]
 ) -> None:
     task, start = PushT(), {"x_m": 0.35, "y_m": 0.05, "yaw_rad": 1.0}

@@ -33,6 +33,7 @@ TRAVEL_HEIGHT_M = 0.05
 OVER_THE_T_M, STRETCHING_M_S = 0.07, 0.20
 NOT_FLAT = "blue thing"  # of the T's colour, and no T lying flat
 KNOCK_RUN_M, KNOCK_HEIGHT_M = 0.06, 0.045
+RAKE_BEHIND_M, RAKE_RUN_M = 0.14, 0.03  # the rest of it lies further out
 CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 # A class names what an attempt lacked, so that ideas can be matched to it.
 FAR_M, ROTATED_RAD = 0.015, 0.15
@@ -72,12 +73,14 @@ class PushT:
         mover = _mover(robot)
         places = contacts(BLOCK)
         target = _pose_of(start)
+        knocked = False
         for _ in range(RESET_PUSHES):
             _clear_view(mover)
             seen = _look(robot, 1)
             if seen is None:
-                if not _knock_over(mover):
+                if not (_rake_in(mover) if knocked else _knock_over(mover)):
                     return
+                knocked = not knocked
                 continue
             away_m, turned_rad = _errors(seen.pose, target)
             if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
@@ -183,6 +186,18 @@ def _knock_over(mover: Mover) -> bool:
 
 def _mover(robot: Robot) -> Mover:
     return Mover(robot, ENCODER_GAIN, leaning=True)
+
+
+def _rake_in(mover: Mover) -> bool:
+    """Pull a T of which only a part is in view towards the base, from well behind that; return whether there is one."""
+    part = mover.robot.scene().find(NOT_FLAT)
+    if part is None:
+        return False
+    seen_m = np.array([part.x_m, part.y_m])
+    out_m = max(float(np.linalg.norm(seen_m)), 1e-9)
+    start, end = (seen_m * min(out_m + run_m, FURTHEST_M) / out_m for run_m in (RAKE_BEHIND_M, -RAKE_RUN_M))
+    _push(mover, Push(start, end, GOAL, 0.0))
+    return True
 
 
 def _clear_view(mover: Mover) -> None:
