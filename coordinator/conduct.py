@@ -75,7 +75,7 @@ class Conductor:
         self._trouble = ""  # the last thing that went wrong here while a message was taken in
         self._ready_unix_s: float | None = None  # since when all stations run
         self._went_ahead = False  # the first station has its first attempt
-        self._lined_up = fleet.paced  # all stations may have work
+        self._lined_up = fleet.paced or len(fleet.names) == 1  # all stations may have work
         self._tend_at_s = self._take_at_s = 0.0
         self._show_at_s = 0.0
 
@@ -215,7 +215,7 @@ class Conductor:
         if self.roster.delivered_count or time.time() - self._started_unix_s > AHEAD_S:
             self._ready_unix_s = time.time()
             self._fleet.start_rest()
-            if not self._lined_up and len(self._fleet.names) > 1:
+            if not self._lined_up:
                 self._display.say("starting the other stations; all begin together")
 
     def elapsed_s(self, now_unix_s: float) -> float:

@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +191,17 @@ def test_the_arm_brings_back_a_t_that_lies_further_out_than_an_upright_stick_get
     assert not task.ready(here.robot, start).ready
     task.reset(here.robot, start)
     readiness = task.ready(here.robot, start)
+    assert readiness.ready, readiness.detail
+
+
+def test_a_reset_makes_do_with_a_workspace_that_ends_sooner(here: Here) -> None:
+    task, start = PushT(), {"x_m": 0.30, "y_m": 0.05, "yaw_rad": 1.0}
+    station = replace(here.station, workspace=here.station.arena)
+    here.world.place_tee((0.42, 0.05, 1.0))  # pushed home most directly from where this tool must not go
+    here.robot.begin(90.0)
+    with here.robot.confined(station):
+        task.reset(here.robot, start)
+        readiness = task.ready(here.robot, start)
     assert readiness.ready, readiness.detail
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from edge.records import Outcome
 from edge.tasks.push_t.geometry import Pose, coverage, outline_m, wrap
 from edge.tasks.task import Readiness, Start, Verdict
-from policies.interface import Array, Robot, SceneObject
+from policies.interface import Array, OutOfReach, Robot, SceneObject
 from policies.skills.motion import GENTLE_M_S2, UPRIGHT_M, Mover
 from policies.skills.pushing import Block, Choice, Contacts, Push, choose, contacts, cost_m
 
@@ -30,7 +30,7 @@ RESET_SPEED_M_S, RESET_TRAVEL_M_S = 0.10, 0.50
 ENCODER_GAIN = 0.2
 STICK_HEIGHT_M = 0.012
 TRAVEL_HEIGHT_M = 0.05
-OVER_THE_T_M, STRETCHING_M_S = 0.07, 0.20
+OVER_THE_T_M, STRETCHING_M_S = 0.06, 0.20
 NOT_FLAT = "blue thing"  # of the T's colour, and no T lying flat
 KNOCK_RUN_M, KNOCK_HEIGHT_M = 0.06, 0.045
 RAKE_BEHIND_M, RAKE_RUN_M = 0.14, 0.03  # the rest of it lies further out
@@ -40,7 +40,7 @@ FAR_M, ROTATED_RAD = 0.015, 0.15
 BLOCK = Block(outline_m())
 FURTHEST_M = 0.60  # from the base axis, where a leaning tool still stands clear of a T that it is to bring back
 OPTIONS = Choice(tilts_rad=(-0.3, 0.0, 0.3), ring_m=(0.155, FURTHEST_M))
-HOMEWARD = replace(OPTIONS, angle_weight_m=0.005)
+ANGLE_WEIGHTS_M = (OPTIONS.angle_weight_m, 0.005)  # the second brings it home first
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,17 @@ class PushT:
 
     def reset(self, robot: Robot, start: Start) -> None:
         """Push the T until it stands at the start or the pushes are used up."""
-        mover = _mover(robot)
+        mover, furthest_m = _mover(robot), FURTHEST_M
         places = contacts(BLOCK)
-        target = _pose_of(start)
-        knocked = False
-        for _ in range(RESET_PUSHES):
-            _clear_view(mover)
-            seen = _look(robot, 1)
-            if seen is None:
-                if not (_rake_in(mover) if knocked else _knock_over(mover)):
+        for number in range(RESET_PUSHES):
+            try:
+                _clear_view(mover, furthest_m)
+                if not _bring_nearer(mover, places, _pose_of(start), furthest_m, number):
                     return
-                knocked = not knocked
-                continue
-            away_m, turned_rad = _errors(seen.pose, target)
-            if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
-                return
-            push = _better(places, seen.pose, target)
-            if push is None:
-                return
-            _push(mover, push)
+            except OutOfReach:
+                if furthest_m <= UPRIGHT_M:
+                    raise
+                mover, furthest_m = _mover(robot), UPRIGHT_M  # this station's workspace ends sooner
 
     def verify(self, robot: Robot, start: Start) -> Verdict:
         """Step out of view, look several times, and judge by coverage of the goal."""
@@ -140,9 +132,26 @@ def _look(robot: Robot, looks: int) -> Seen | None:
     )
 
 
-def _better(places: Contacts, pose: Pose, target: Pose) -> Push | None:
+def _bring_nearer(mover: Mover, places: Contacts, target: Pose, furthest_m: float, number: int) -> bool:
+    """Look, and push the T once; return whether that was needed and possible."""
+    seen = _look(mover.robot, 1)
+    if seen is None:  # it stands on an edge, or lies half out of view: both are tried in turn
+        if number % 2:
+            return _rake_in(mover, furthest_m) or _knock_over(mover)
+        return _knock_over(mover) or _rake_in(mover, furthest_m)
+    away_m, turned_rad = _errors(seen.pose, target)
+    if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
+        return False
+    push = _better(places, seen.pose, target, furthest_m)
+    if push is not None:
+        _push(mover, push)
+    return push is not None
+
+
+def _better(places: Contacts, pose: Pose, target: Pose, furthest_m: float) -> Push | None:
     """Return the best push that brings the T closer, by position alone where yaw leaves none; None where none does."""
-    for options in (OPTIONS, HOMEWARD):
+    for weight_m in ANGLE_WEIGHTS_M:
+        options = replace(OPTIONS, angle_weight_m=weight_m, ring_m=(OPTIONS.ring_m[0], furthest_m))
         push = choose(BLOCK, places, pose, target, options)
         if push is not None and push.cost_m < float(cost_m(np.asarray(pose), target, options.angle_weight_m)):
             return push
@@ -188,20 +197,20 @@ def _mover(robot: Robot) -> Mover:
     return Mover(robot, ENCODER_GAIN, leaning=True)
 
 
-def _rake_in(mover: Mover) -> bool:
+def _rake_in(mover: Mover, furthest_m: float) -> bool:
     """Pull a T of which only a part is in view towards the base, from well behind that; return whether there is one."""
     part = mover.robot.scene().find(NOT_FLAT)
     if part is None:
         return False
     seen_m = np.array([part.x_m, part.y_m])
     out_m = max(float(np.linalg.norm(seen_m)), 1e-9)
-    start, end = (seen_m * min(out_m + run_m, FURTHEST_M) / out_m for run_m in (RAKE_BEHIND_M, -RAKE_RUN_M))
+    start, end = (seen_m * min(out_m + run_m, furthest_m) / out_m for run_m in (RAKE_BEHIND_M, -RAKE_RUN_M))
     _push(mover, Push(start, end, GOAL, 0.0))
     return True
 
 
-def _clear_view(mover: Mover) -> None:
-    mover.lift(TRAVEL_HEIGHT_M, RESET_TRAVEL_M_S, FURTHEST_M)
+def _clear_view(mover: Mover, furthest_m: float = UPRIGHT_M) -> None:
+    mover.lift(TRAVEL_HEIGHT_M, RESET_TRAVEL_M_S, furthest_m)
     mover.line(CLEAR_OF_VIEW_M, RESET_TRAVEL_M_S)
 
 
