@@ -67,7 +67,7 @@ $(INSTALLED): $(UV) pyproject.toml constraints.txt
 	@touch $@
 
 # Claude Code comes with a package for Python. Codex and kimi-code come from npm and are skipped where there is none.
-$(AGENTS_VENV)/installed: $(UV) pyproject.toml
+$(AGENTS_VENV)/installed: $(UV) pyproject.toml Makefile
 	$(UV) venv -q --clear --python $(PY) $(AGENTS_VENV)
 	$(UV) pip install $(UVFLAGS) --python $(AGENTS_VENV)/bin/python -r pyproject.toml --extra agents-test
 	@if command -v npm >/dev/null; then \

@@ -18,6 +18,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.evolution.ideas import ResearchContext, Researcher
 from coordinator.fleet import Fleet, FleetError
 from coordinator.journal import Journal
+from coordinator.line_up import LineUp
 from coordinator.network import Message, Network
 from coordinator.publish.publisher import Publisher
 from coordinator.reception import Desk, Reception
@@ -33,7 +34,6 @@ TEND_PERIOD_S = 1.0
 SHOW_PERIOD_S = 0.5
 RECORDINGS_GRACE_S = 5.0  # for the last recordings, so that the report can show them
 AHEAD_S = 180.0  # compiling takes one minute on two slow cores
-LINE_UP_S = 120.0  # for all stations to be ready to begin together
 HOME_S = 60.0  # for the stations of a campaign that was killed at its very end to start and say so
 STOP_GRACE_S = 10.0  # for stations to end their trials and send them
 MOST_PROPOSALS = 8  # in a row, should the campaign turn them down
@@ -74,8 +74,7 @@ class Conductor:
         self._session = Session(store, self._started_unix_s)
         self._trouble = ""  # the last thing that went wrong here while a message was taken in
         self._ready_unix_s: float | None = None  # since when all stations run
-        self._went_ahead = False  # the first station has its first attempt
-        self._lined_up = fleet.paced or len(fleet.names) == 1  # all stations may have work
+        self._line_up = LineUp(not fleet.paced and len(fleet.names) > 1, limits.budget_s)
         self._tend_at_s = self._take_at_s = 0.0
         self._show_at_s = 0.0
 
@@ -124,19 +123,15 @@ class Conductor:
         attempts = () if work is None else work.attempts
         for bundle in {item.bundle for item in attempts}:
             self._publisher.offer(self._task, bundle)
-        self._went_ahead = self._went_ahead or bool(attempts)
         return attempts
 
     def _may_work(self, now_unix_s: float) -> bool:
-        """Return whether a station gets work yet: those that run as fast as they can begin together.
+        started_for_s = None if self._ready_unix_s is None else now_unix_s - self._ready_unix_s
+        return self._line_up.may_work(started_for_s, bool(self._journal.campaign.waits_for), self._all_ready)
 
-        Otherwise the first one's clock would stay ahead by what it did, alone, while the others started, and a
-        campaign's time is that of the clock with the most. It gets the one attempt by which it compiles for all.
-        """
-        if not self._lined_up and self._ready_unix_s is not None:
-            ready = all(view.here and view.state != "starting" for view in self.roster.stations)
-            self._lined_up = ready or now_unix_s - self._ready_unix_s > LINE_UP_S
-        return self._lined_up or not self._went_ahead
+    def _all_ready(self) -> bool:
+        views = [self.roster.view(name) for name in self._fleet.able]
+        return all(view.here and view.state != "starting" for view in views)
 
     def _ask(self, now_unix_s: float) -> None:
         """Have researchers think about what the campaign wants; one with nothing left to propose is passed over."""
@@ -215,7 +210,7 @@ class Conductor:
         if self.roster.delivered_count or time.time() - self._started_unix_s > AHEAD_S:
             self._ready_unix_s = time.time()
             self._fleet.start_rest()
-            if not self._lined_up:
+            if not self._line_up.over:
                 self._display.say("starting the other stations; all begin together")
 
     def elapsed_s(self, now_unix_s: float) -> float:

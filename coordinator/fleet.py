@@ -153,6 +153,11 @@ class Fleet:
         return [member.name for member in self._members]
 
     @property
+    def able(self) -> list[str]:
+        """Those that have not refused to run."""
+        return [member.name for member in self._members if not member.refused]
+
+    @property
     def hopeless(self) -> bool:
         """Whether every station that was started has refused to run."""
         return all(member.refused for member in self._begun)

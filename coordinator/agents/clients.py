@@ -157,7 +157,7 @@ max_attempts_per_step = {retries}
 """
 
 
-# Its 22 MB of JavaScript are compiled at every start unless they were where it was installed, to be read only here.
+# Its 22 MB of JavaScript are compiled at every start unless they were where it was installed (make test-agents).
 KIMI_COMPILED = {"NODE_COMPILE_CACHE": f"{TOOLS}/node_modules/.compile-cache", "NODE_COMPILE_CACHE_PORTABLE": "1"}
 
 

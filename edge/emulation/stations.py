@@ -71,7 +71,7 @@ name = "stick"
 length_m = 0.05
 mass_kg = 0.03
 
-[workspace]  # of the tool's tip: so far out that a reset brings back what a policy has pushed away
+[workspace]  # of the tool's tip: so far out that a reset gets behind what a policy has pushed away
 x_m = [0.05, 0.62]
 y_m = [-0.42, 0.42]
 z_m = [0.003, 0.30]

@@ -60,7 +60,8 @@ def test_stations_begin_together(database: sqlite3.Connection) -> None:
     begun = "SELECT edge, MIN(started_unix_s) FROM trials GROUP BY edge ORDER BY edge"
     from_s = min(began_s for edge, began_s in database.execute(begun) if edge != "station-1")
     ahead = "SELECT COUNT(*) FROM trials WHERE edge = 'station-1' AND ended_unix_s < ?"
-    assert database.execute(ahead, (from_s,)).fetchone() == (1,)  # the one by which it compiled for all
+    [[count]] = database.execute(ahead, (from_s,))
+    assert 1 <= count <= 2  # the one by which it compiled for all, and one while the others fetch their first policy
 
 
 def test_every_trial_names_what_it_needs_to_be_believed(database: sqlite3.Connection) -> None:

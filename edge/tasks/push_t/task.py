@@ -3,7 +3,8 @@
 - Success is coverage of the goal above 0.95, the rule of gym-pusht; about 2 mm or 2.4 degrees.
 - The verdict is the mean of several pictures; too close to the threshold for what the fit can tell, it abstains.
 - Nobody carries the block: the reset plans its own pushes with the appliance's skills, never with a bundle's. Its tool
-  leans where a policy's must not go, so that it gets behind whatever a policy has pushed away.
+  leans where a policy's must not go, so that it gets behind a T that a policy has pushed away: to 0.6 m from the base
+  where the workspace goes so far, and as far aside as a part of the T is in view.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ TRAVEL_HEIGHT_M = 0.05
 OVER_THE_T_M, STRETCHING_M_S = 0.06, 0.20
 NOT_FLAT = "blue thing"  # of the T's colour, and no T lying flat
 KNOCK_RUN_M, KNOCK_HEIGHT_M = 0.06, 0.045
-RAKE_BEHIND_M, RAKE_RUN_M = 0.14, 0.03  # the rest of it lies further out
+RAKE_BEHIND_M, RAKE_ROOM_M, RAKE_RUN_M = 0.14, 0.11, 0.03  # the rest of it lies further out
 CLEAR_OF_VIEW_M = np.array([0.155, 0.0, 0.075])
 # A class names what an attempt lacked, so that ideas can be matched to it.
 FAR_M, ROTATED_RAD = 0.015, 0.15
@@ -137,8 +138,8 @@ def _bring_nearer(mover: Mover, places: Contacts, target: Pose, furthest_m: floa
     seen = _look(mover.robot, 1)
     if seen is None:  # it stands on an edge, or lies half out of view: both are tried in turn
         if number % 2:
-            return _rake_in(mover, furthest_m) or _knock_over(mover)
-        return _knock_over(mover) or _rake_in(mover, furthest_m)
+            return _rake_in(mover, furthest_m) or _knock_over(mover, furthest_m)
+        return _knock_over(mover, furthest_m) or _rake_in(mover, furthest_m)
     away_m, turned_rad = _errors(seen.pose, target)
     if away_m <= RESET_AIM_M and abs(turned_rad) <= RESET_AIM_RAD:
         return False
@@ -158,18 +159,18 @@ def _better(places: Contacts, pose: Pose, target: Pose, furthest_m: float) -> Pu
     return None
 
 
-def _push(mover: Mover, push: Push) -> None:
+def _push(mover: Mover, push: Push, tip_m: float = STICK_HEIGHT_M) -> None:
     """Go round to where the push starts, high and, far out, slowly: an arm that lags dips where it stretches."""
     far = float(np.linalg.norm(push.start_m)) > UPRIGHT_M
     travel_m_s, height_m = (STRETCHING_M_S, OVER_THE_T_M) if far else (RESET_TRAVEL_M_S, TRAVEL_HEIGHT_M)
     mover.line(_at(push.start_m, height_m), travel_m_s)
-    mover.line(_at(push.start_m, STICK_HEIGHT_M), travel_m_s, GENTLE_M_S2)
+    mover.line(_at(push.start_m, tip_m), travel_m_s, GENTLE_M_S2)
     mover.settle(0.003, 0.3)
-    mover.line(_at(push.end_m, STICK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
+    mover.line(_at(push.end_m, tip_m), RESET_SPEED_M_S, GENTLE_M_S2)
     mover.settle(0.003, 0.3)
 
 
-def _knock_over(mover: Mover) -> bool:
+def _knock_over(mover: Mover, furthest_m: float) -> bool:
     """Push a T that stands on an edge over, across the line along which it stands; return whether there was one.
 
     Pushed higher than half its thickness over the friction, a standing block tips instead of sliding.
@@ -180,16 +181,14 @@ def _knock_over(mover: Mover) -> bool:
     centre = np.array([standing.x_m, standing.y_m])
     across = np.array([-np.sin(standing.yaw_rad), np.cos(standing.yaw_rad)])
     lines = [(centre - side * KNOCK_RUN_M * across, centre + side * KNOCK_RUN_M * across) for side in (1, -1)]
-    low, high = OPTIONS.ring_m
+    low, high = OPTIONS.ring_m[0], furthest_m
     usable = [line for line in lines if low <= np.linalg.norm(line[0]) <= high]
     if not usable:
         return False
     # Towards the base where there is a choice: nothing is pushed out of reach.
     start, end = min(usable, key=lambda line: float(np.linalg.norm(line[1])))
     end = end * min(1.0, high / float(np.linalg.norm(end)))
-    mover.line(_at(start, TRAVEL_HEIGHT_M), RESET_TRAVEL_M_S)
-    mover.line(_at(start, KNOCK_HEIGHT_M), RESET_TRAVEL_M_S, GENTLE_M_S2)
-    mover.line(_at(end, KNOCK_HEIGHT_M), RESET_SPEED_M_S, GENTLE_M_S2)
+    _push(mover, Push(start, end, GOAL, 0.0), KNOCK_HEIGHT_M)
     return True
 
 
@@ -204,6 +203,8 @@ def _rake_in(mover: Mover, furthest_m: float) -> bool:
         return False
     seen_m = np.array([part.x_m, part.y_m])
     out_m = max(float(np.linalg.norm(seen_m)), 1e-9)
+    if furthest_m - out_m < RAKE_ROOM_M:  # it would come down on the T
+        return False
     start, end = (seen_m * min(out_m + run_m, furthest_m) / out_m for run_m in (RAKE_BEHIND_M, -RAKE_RUN_M))
     _push(mover, Push(start, end, GOAL, 0.0))
     return True
