@@ -26,7 +26,7 @@ class Flight:
 def flight(stations: int) -> Flight:
     """Return what suits a number of stations."""
     return Flight(
-        pairs=min(MOST_PAIRS, max(LEAST_PAIRS, stations)),
+        pairs=min(MOST_PAIRS, max(LEAST_PAIRS, 3 * stations // 4)),
         pairs_alone=max(LEAST_PAIRS, stations),
         attempts=min(MOST_ATTEMPTS, max(LEAST_ATTEMPTS, stations)),
         candidates=max(LEAST_CANDIDATES, 2 + stations // 2),
