@@ -47,7 +47,10 @@ def main(names: list[str]) -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, file in (asked or {name: "" for name in known if name not in SLOW}).items():
         print(f"{name} ...", file=sys.stderr)
-        results[name] = _result(Path(file).read_text() if file else _run(name))
+        try:
+            results[name] = _result(Path(file).read_text() if file else _run(name))
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            sys.exit(f"{name}: no rows in the last line of {file or 'what it printed'}: {error}")
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(OPENING + "".join(_section(name, results[name]) for name in sorted(results)))
