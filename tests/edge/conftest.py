@@ -1,4 +1,4 @@
-"""What the tests of the supply share; `tests.harness.supply_world` makes a station of it."""
+"""What the tests of uplink and supply share: a line to a coordinator, and a lab to make a station of."""
 
 from __future__ import annotations
 

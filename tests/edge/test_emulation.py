@@ -175,7 +175,7 @@ def test_a_latched_motor_fault_stops_the_arm_until_it_is_begun_anew(here: Here) 
     here.robot.step(JointTarget(here.robot.observe().joints_rad))
 
 
-# As policies left it, which had knocked it out as they reached over it.
+# As policies left it.
 KNOCKED_OUT = [(0.499, 0.109, -1.708), (0.513, -0.063, 2.448), (0.485, 0.094, 3.002)]
 FAR_OUT = [*KNOCKED_OUT, (0.56, 0.04, -2.9), (0.47, -0.19, 1.4)]
 HALF_OUT_OF_VIEW = [(0.388, 0.30, 0.67), (0.21, 0.23, -3.0), (0.30, -0.27, 1.0)]

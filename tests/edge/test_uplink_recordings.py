@@ -24,18 +24,11 @@ from tests.harness.uplink_world import (
     Here,
     Reply,
     carrying,
-    connected,
     leases,
     open_question,
     refuse,
     say,
 )
-
-
-@pytest.fixture(scope="module")
-def line() -> Iterator[tuple[Desk, Coordinator]]:
-    with connected() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
