@@ -228,7 +228,7 @@ def main() -> int:
     parser.add_argument("--target", type=int, default=TARGET, help=f"successes on held-out starts ({TARGET})")
     parser.add_argument("--heldout", type=int, default=HELDOUT, help=f"of so many ({HELDOUT})")
     parser.add_argument("--audit", type=int, default=200, help="audit starts to measure the last policy on (200)")
-    parser.add_argument("--budget-minutes", type=float, default=30.0, help="wall time of one campaign (30)")
+    parser.add_argument("--budget-minutes", type=float, default=60.0, help="wall time of one campaign (60)")
     parser.add_argument("--out", type=Path, default=Path("runs/fleet_scaling.jsonl"), help="what is done, kept")
     parser.add_argument("--runs", type=Path, help="a folder to keep the runs in; without it, they are deleted")
     arguments = parser.parse_args()
