@@ -74,6 +74,24 @@ def test_work_is_kept_with_its_verified_bundle_and_no_more_is_asked_for_than_is_
     assert here.ledger.pending_count(NOW_S) == 2
 
 
+def test_the_next_attempt_s_policy_is_here_and_verified_while_the_one_before_it_still_runs(here: Station) -> None:
+    here.desk.replies[key_of(EDGE, "lease")] = leases(lease("a1", sha256=here.lab.bundle))
+    here.courier.fetch_work(NOW_S)
+    found = here.ledger.next_assignment(NOW_S)
+    assert found is not None
+    here.ledger.open_trial(*found, NOW_S)
+    better = here.sign(bundle_of({**FILES, "policy.py": FILES["policy.py"] + b"# better\n"}))
+    here.desk.replies[key_of(EDGE, "lease")] = leases(lease("a2", sha256=better, lease_id="l2"))
+    here.pass_time(60.0)
+    here.courier.fetch_work(NOW_S)
+    assert [item.assignment.assignment_id for item in here.ledger.open_trials()] == ["a1"]
+    assert here.journal.row(better).state == "verified"
+    assert read_unpacked(here.settings.bundles / better).task == TASK
+    following = here.ledger.next_assignment(NOW_S)
+    assert following is not None
+    assert (following[0].assignment_id, following[0].bundle) == ("a2", better)
+
+
 @pytest.mark.parametrize("unanswered", [EVERYTHING, TARGETS])
 def test_a_lease_whose_bundle_gets_no_answer_is_not_taken_and_asked_for_again_later(
     here: Station, unanswered: tuple[str, ...]
