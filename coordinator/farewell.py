@@ -50,9 +50,10 @@ def _lines(summary: Figures) -> Iterator[Text]:
     yield _row("memory", _memory(summary["memory"]))
     yield _row("trials", _integrity(summary))
     yield _row("ideas", idea_words(summary["ideas"]))
-    for idea in summary["accepted"]:
-        gain = f"{idea['gain_points']:+.0f} points after {idea['minute']:.1f} min, one of {idea['of_tried']} tried"
-        yield Text.assemble("            ", (f"{gain:>38}", "green"), f"  {idea['sentence']}")
+    ideas = summary["accepted"]
+    gains = [f"{idea['gain']} after {idea['minute']:.1f} min, one of {idea['of_tried']} tried" for idea in ideas]
+    for gain, idea in zip(gains, ideas, strict=True):
+        yield Text.assemble("            ", (gain.rjust(max(map(len, gains))), "green"), f"  {idea['sentence']}")
     yield _row("report", str(Path(summary["folder"]) / summary["files"]["report"]))
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from coordinator.report.gains import points
 from coordinator.report.measures import (
     ATTEMPTS,
     HELDOUT,
@@ -208,6 +209,7 @@ def _accepted(run: Run, idea: Idea) -> dict[str, Any]:
         "change": idea.short,
         "changes": dict(idea.changes),
         "policy": idea.bundle,
+        "gain": points(run, idea, decision),
         "gain_points": decision.gain_points,
         "of_tried": tried_against(run, idea.parent_candidate_id),
         "pairs": decision.pairs,

@@ -58,8 +58,8 @@ class Measurement:
         return sum(slot.invalid for slot in self.slots)
 
     def reopen(self, edge: str) -> list[Slot]:
-        """Empty the places that a station, which is not believed any more, could not judge, and return them."""
-        doubted = [slot for slot in self.slots if slot.invalid and slot.edge == edge]
+        """Empty the places that a station filled which is not believed any more, whatever came out, and return them."""
+        doubted = [slot for slot in self.slots if slot.result is not None and slot.edge == edge]
         for slot in doubted:
             slot.result, slot.invalid = None, False
         return doubted

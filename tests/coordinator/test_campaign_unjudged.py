@@ -179,7 +179,7 @@ def test_measurements_have_starts_of_their_own_and_a_simplification_gets_no_seco
     assert not measuring.due
 
 
-def test_what_a_station_could_not_judge_is_measured_anew_once_it_is_not_believed() -> None:
+def test_what_a_station_measured_is_measured_anew_once_it_is_not_believed() -> None:
     book = Book(SEED)
     book.incumbent = candidate(1)
     book.incumbent.results += [WON] * 40
@@ -191,8 +191,8 @@ def test_what_a_station_could_not_judge_is_measured_anew_once_it_is_not_believed
     measured = measuring.current
     assert measured is not None
     assert measured.invalid == 6
-    assert measured.reopen("station-0") == [slots[0], slots[3]]
-    assert measured.counts == (3, 7)
+    assert measured.reopen("station-0") == [slots[0], slots[3], slots[6]]
+    assert (measured.counts, measured.invalid) == ((2, 6), 4)
 
 
 def test_a_measurement_that_cannot_be_made_counts_failures_and_ends() -> None:

@@ -35,7 +35,7 @@ SUMMARY: dict[str, Any] = {
     "integrity": {"lost": 0, "doubled": 0, "invented": 0, "quarantined": 0, "at_stations": 2},
     "ideas": {"tried": 9, "accept": 1, "reject": 5, "inconclusive": 0, "superseded": 2, "open": 1},
     "files": {"report": "report.html"},
-    "accepted": [{"gain_points": 70.0, "minute": 1.5, "sentence": "push slower", "of_tried": 6}],
+    "accepted": [{"gain": "+70 points of progress", "minute": 1.5, "sentence": "push slower", "of_tried": 6}],
     "audit": {"successes": 30, "trials": 40, "percent": 75.0, "low_percent": 59.0, "high_percent": 87.0,
               "complete": False, "invalid": 2},
     "from": {**CLAIM, "starts": "all but held-out", "complete": False, "invalid": 0, "heldout_measurements": 3},
@@ -97,7 +97,7 @@ def test_the_farewell_says_where_a_claim_is_not_whole() -> None:
     assert "9 tried: 1 accepted, 5 rejected, 2 superseded, 1 undecided at the end" in said
     assert "of the whole run in a trial 50 %" in said
     assert "30/40 = 75 % (95 % interval 59–87 %) on audit starts, stopped early (2 of the" in said
-    assert "+70 points after 1.5 min, one of 6 tried  push slower" in said
+    assert "+70 points of progress after 1.5 min, one of 6 tried  push slower" in said
     assert "9.0 s to the first finished trial, 1.5 min to the first accepted idea" in said
 
 
