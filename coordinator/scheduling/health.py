@@ -2,10 +2,13 @@
 
 - Drift: each valid attempt of the incumbent on a station is compared with one of the same incumbent on another sound
   station. While the stations are alike, a station is quarantined wrongly after `RUN` comparisons on average, or more.
-- Verdicts: of the incumbent's attempts on a sound station at most a share `INVALID` is invalid; `RUN` as before.
+- Verdicts: of the incumbent's attempts on a sound station at most a share `INVALID` is invalid, or `MARGIN` more than
+  on the others where that is more, as what a policy leaves everywhere damns no station. By Laplace's rule nothing known
+  of the others is one in two, so a lone station is believed up to six in ten. `RUN` as before.
 - Resets: `RESETS` in a row that failed.
 - A quarantined station runs canaries: the incumbent on development starts. It is back after a block of `CANARIES` of
-  which enough were valid, and as many succeeded as a station like the others reaches but for a chance of 2 % at most.
+  which as many were valid, and as many succeeded, as a station like the others reaches but for a chance of 2 % at most;
+  nine valid ones are enough, and are wanted where the others are not known.
 - A sound station gets a canary after an attempt of a candidate that could not be judged, since it may be the station,
   and after `CHECK_EVERY` attempts without one of the incumbent.
 - The purpose of a canary is `check`: stations keep the word for the trials of their own roll-outs.
@@ -21,11 +24,11 @@ from coordinator.scheduling.detector import Detector
 
 RUN = 1000.0  # comparisons, or attempts, to a false alarm: the mean number is at least this
 DRIFT_BETS = (0.3, 0.6, 0.9)
-INVALID = 0.2
-INVALID_BETS = (1.0, 3.0)
+INVALID, MARGIN = 0.2, 0.1
+INVALID_BETS = (0.2, 0.6)
 RESETS = 3
 CANARIES = 12
-MOST_INVALID = 3  # of a block of canaries
+MOST_INVALID = 3  # of a block of canaries, or what the others' attempts make likely
 CHECK_EVERY = 30
 SUSPECT_AFTER = 5  # attempts between two canaries for attempts that could not be judged
 OTHERS_KEPT = 8  # outcomes of others that wait to be compared; older ones say less
@@ -38,6 +41,8 @@ class _Station:
     invalid: Detector = field(default_factory=lambda: Detector(INVALID_BETS, RUN))
     mine: deque[bool] = field(default_factory=deque)
     theirs: deque[bool] = field(default_factory=lambda: deque(maxlen=OTHERS_KEPT))
+    attempts: int = 0  # of the incumbent,
+    judged: int = 0  # and how many of them were valid
     failed_resets: int = 0  # in a row
     quarantine: str = ""  # why
     block: list[bool | None] = field(default_factory=list)  # canaries since the quarantine began; None: invalid
@@ -89,6 +94,7 @@ class Health:
         for known in self._stations.values():
             known.mine.clear()
             known.theirs.clear()
+            known.attempts = known.judged = 0
             known.block.clear()
 
     def reset_failed(self, edge: str, failed: bool) -> list[Fault]:
@@ -108,9 +114,12 @@ class Health:
         known = self._station(edge)
         if known.quarantine:
             return []
-        known.invalid = known.invalid.step((success is None) - INVALID)
+        judged, attempts = self._judged_elsewhere(edge)
+        share = max(INVALID, (attempts - judged + 1) / (attempts + 2) + MARGIN)
+        known.invalid = known.invalid.step(((success is None) - share) / share)
+        known.attempts, known.judged = known.attempts + 1, known.judged + (success is not None)
         if known.invalid.alarm:
-            return [self._quarantine(edge, f"more than {INVALID:.0%} of its attempts cannot be judged")]
+            return [self._quarantine(edge, "too many of its attempts cannot be judged")]
         if success is None:
             return []
         known.mine.append(success)
@@ -131,11 +140,20 @@ class Health:
         if len(known.block) < CANARIES:
             return False
         valid = [item for item in known.block if item is not None]
-        good = len(valid) >= CANARIES - MOST_INVALID and sum(valid) >= needed(len(valid), successes, trials)
+        judged, attempts = self._judged_elsewhere(edge)
+        least = CANARIES - MOST_INVALID
+        if attempts >= CANARIES:
+            least = min(least, needed(CANARIES, judged, attempts))
+        good = len(valid) >= least and sum(valid) >= needed(len(valid), successes, trials)
         known.block = []
         if good:
             self._stations[edge] = _Station(usable=known.usable)
         return good
+
+    def _judged_elsewhere(self, edge: str) -> tuple[int, int]:
+        """Return how many attempts of the incumbent on all other sound stations were valid, and how many there were."""
+        others = [item for name, item in self._stations.items() if name != edge and not item.quarantine]
+        return sum(item.judged for item in others), sum(item.attempts for item in others)
 
     def _compare(self) -> list[Fault]:
         found = []

@@ -63,9 +63,9 @@ def test_a_station_that_drifts_is_found_soon(good: float, bad: float, most: int)
 
 def test_verdicts_are_believed_up_to_their_share_of_invalid_ones() -> None:
     rng = np.random.default_rng(SEED)
-    numbers = [rng.binomial(1, INVALID, 3000) - INVALID for _ in range(60)]
+    numbers = [rng.binomial(1, INVALID, 3000) / INVALID - 1.0 for _ in range(60)]
     assert np.mean([run_length(Detector(INVALID_BETS, RUN), item) for item in numbers]) >= RUN
-    numbers = [rng.binomial(1, 0.6, 300) - INVALID for _ in range(60)]
+    numbers = [rng.binomial(1, 0.6, 300) / INVALID - 1.0 for _ in range(60)]
     assert np.median([run_length(Detector(INVALID_BETS, RUN), item) for item in numbers]) <= 20
 
 
@@ -102,6 +102,47 @@ def test_of_a_fleet_only_the_station_that_drifted_is_quarantined() -> None:
     print(f"seed {SEED}: {wrong} sound stations of 150 quarantined in 100 attempts, delay {np.median(delays):.0f}")
     assert wrong <= 15
     assert np.median(delays) <= 40
+
+
+def judged_fleet(invalid: dict[str, float], attempts: int, rng: np.random.Generator) -> tuple[Health, dict[str, int]]:
+    """Let stations run an incumbent that succeeds wherever it can be judged; return the same as `fleet`."""
+    health = Health()
+    found: dict[str, int] = {}
+    for number in range(attempts):
+        for edge, share in invalid.items():
+            for name, _ in health.outcome(edge, None if rng.uniform() < share else True):
+                found.setdefault(name, number)
+    return health, found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("stations", [1, 2, 4])
+def test_what_a_policy_leaves_on_every_station_damns_none(share: float, stations: int) -> None:
+    rng = np.random.default_rng(SEED)
+    found = sum(len(judged_fleet(dict.fromkeys(EDGES[:stations], share), 100, rng)[1]) for _ in range(50))
+    print(f"seed {SEED}: {found} of {50 * stations} quarantined wrongly in 100 attempts, {share:.0%} not to be judged")
+    assert found <= 0.08 * 50 * stations
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_station_that_alone_cannot_judge_is_found_soon_and_comes_back_once_it_judges_as_the_others(
+    share: float,
+) -> None:
+    rng = np.random.default_rng(SEED)
+    wrong, delays, back = 0, [], {share: 0, 0.9: 0}
+    for _ in range(50):
+        health, found = judged_fleet({**dict.fromkeys(EDGES, share), EDGES[2]: 1.0}, 40, rng)
+        wrong += len(set(found) - {EDGES[2]})
+        delays.append(found.get(EDGES[2], 40))
+        for now in back:
+            if health.quarantined(EDGES[2]):
+                canaries = [None if rng.uniform() < now else True for _ in range(CANARIES)]
+                back[now] += [health.canary(EDGES[2], item, 99, 100) for item in canaries][-1]
+    print(f"seed {SEED}: {wrong} of 150 wrongly, found after {np.median(delays):.0f} attempts, back {back} of 50")
+    assert wrong <= 5
+    assert np.median(delays) <= 20
+    assert back[share] >= 40
+    assert back[0.9] == 0
 
 
 def test_a_quarantined_station_comes_back_by_good_canaries_only() -> None:
