@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from coordinator.errors import CoordinatorError
+from coordinator.whole_table import print_whole
 
 if TYPE_CHECKING:
     from coordinator.store import Store
@@ -110,11 +110,13 @@ def _show(found: list[dict[str, Any]]) -> None:
         counts = (str(row["proposals"]), str(row["accepted"]), str(row["failures"]), str(row["dev_trials"]))
         costs = (f"{row['thought_minutes']:.1f}", str(row["tokens"]), f"{row['usd']:.2f}")
         table.add_row(row["lane"], row["model"], row["state"], *counts, *costs)
-    console = Console(soft_wrap=True)
-    console.print(table if found else "no agent was asked in this run")
+    if found:
+        print_whole(table)
+    else:
+        print("no agent was asked in this run")
     for row in found:
         if row["why"]:
-            console.print(f"{row['lane']} is {row['state']}: {row['why']}", markup=False, highlight=False)
+            print(f"{row['lane']} is {row['state']}: {row['why']}")
 
 
 def _excerpt(text: str, word: str) -> str:

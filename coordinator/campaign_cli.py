@@ -18,6 +18,7 @@ from rich.table import Table
 
 from coordinator.agents_cli import agents, transcripts
 from coordinator.errors import CoordinatorError
+from coordinator.whole_table import print_whole
 
 if TYPE_CHECKING:
     from coordinator.display import Display
@@ -158,8 +159,11 @@ def list_campaigns(
         held = "" if row["heldout_trials"] is None else f"{row['heldout_successes']}/{row['heldout_trials']}"
         minutes = f"{row['ran_minutes']:.1f} of {row['budget_minutes']:g}"
         cells = (row["task"], str(row["stations"]), str(row["trials"]), str(row["gains"]), held, minutes)
-        table.add_row(row["run"], *cells, row["ended_why"] or "no: it runs, or was killed")
-    Console(soft_wrap=True).print(table if found else f"no campaign in {runs}")
+        table.add_row(row["folder"], *cells, row["ended_why"] or "no: it runs, or was killed")
+    if found:
+        print_whole(table)
+    else:
+        print(f"no campaign in {runs}")
 
 
 def run_and_tell(run: Callable[[Display], dict[str, Any]], as_json: bool) -> None:

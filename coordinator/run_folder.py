@@ -83,7 +83,7 @@ def locked(runs: Path) -> Iterator[None]:
         except BlockingIOError as error:
             lock.seek(0)
             raise CampaignRefused(
-                f"another demo runs in {runs} (process {lock.read().strip()}); wait for it, or give another --runs"
+                f"another campaign runs in {runs} (process {lock.read().strip()}); wait for it, or give another --runs"
             ) from error
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")

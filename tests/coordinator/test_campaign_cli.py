@@ -34,7 +34,9 @@ def test_campaigns_are_listed_and_what_is_none_is_passed_over(tmp_path: Path) ->
     assert row["trials"] > 100
     assert row["gains"] > 0
     assert row["folder"] == str(tmp_path / "a")
-    assert "push_t" in CliRunner().invoke(app, ["campaign", "list", str(tmp_path)]).output
+    told = CliRunner().invoke(app, ["campaign", "list", str(tmp_path)], env={"COLUMNS": "40"}).output
+    assert f" {tmp_path / 'a'}  push_t " in told  # whole, to be copied
+    assert len(told.splitlines()) == 2
     assert CliRunner().invoke(app, ["campaign", "list", str(tmp_path / "b"), "--json"]).output == "[]\n"
 
 

@@ -67,14 +67,14 @@ def test_several_runs_get_their_reports_and_a_page_that_compares_them(tmp_path: 
     assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
 
 
-def test_a_second_demo_at_the_same_time_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_second_campaign_at_the_same_time_is_refused_in_one_line(tmp_path: Path) -> None:
     with open(tmp_path / "demo.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("4711\n")
         lock.flush()
         done = run("demo", "--runs", str(tmp_path))
     assert done.returncode == 2
-    assert "another demo" in done.stderr
+    assert "another campaign" in done.stderr
     assert "4711" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
