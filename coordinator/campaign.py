@@ -175,8 +175,7 @@ class Campaign:
             return
         if not self._plays.of_agent(slot):  # what an agent tries is not its incumbent's cost
             slot.tested.station_s += trial.reset_s + trial.trial_s
-        rate = tally(book.incumbent.results)
-        doubted = self._dispatch.took(slot, trial, book.incumbent.candidate_id, rate)
+        doubted = self._dispatch.took(slot, trial, book.incumbent.candidate_id, self._rate_elsewhere(trial.edge))
         if slot.purpose == "play":
             self._take_play(slot, trial, believed and tried, now_s)
         elif slot.purpose == "check":
@@ -189,8 +188,8 @@ class Campaign:
             self._fill(slot, trial, now_s)
         for edge, sentence in doubted:
             book.station_told(edge, sentence, now_s)
-            if self._dispatch.health.quarantined(edge) and self._measuring.current is not None:
-                for place in self._measuring.current.reopen(edge):
+            if self._dispatch.health.quarantined(edge):
+                for place in self._measuring.doubt(edge):
                     self._slots.ask_again(place)
 
     def expire(self, assignment_id: str, now_s: float) -> None:
@@ -292,6 +291,12 @@ class Campaign:
             return
         learn(self._book, slot, trial)
         self._judge(slot, now_s)
+
+    def _rate_elsewhere(self, edge: str) -> tuple[int, int]:
+        """Return the incumbent's successes and attempts on the other stations that are believed; on all without any."""
+        results, health = self._book.incumbent.results, self._dispatch.health
+        others = [item for item in results if item.station != edge and not health.quarantined(item.station)]
+        return tally(others or results)
 
     def _take_play(self, slot: Slot, trial: Trial, counts: bool, now_s: float) -> None:
         """Take in what a policy noted; the incumbent as it is adds to its baseline too."""

@@ -57,6 +57,10 @@ class Measurement:
         """How many of its trials count as failures because what the policy left could not be judged."""
         return sum(slot.invalid for slot in self.slots)
 
+    def failed_on(self, edge: str) -> bool:
+        """Return whether an attempt on that station was no success."""
+        return any(slot.edge == edge and slot.result is not None and not slot.result.success for slot in self.slots)
+
     def reopen(self, edge: str) -> list[Slot]:
         """Empty the places that a station filled which is not believed any more, whatever came out, and return them."""
         doubted = [slot for slot in self.slots if slot.result is not None and slot.edge == edge]
@@ -80,6 +84,7 @@ class Measuring:
         self._size, self._audit = size, starts.audit[:audit]
         self._measured: set[int] = set()  # candidates that were tried on held-out starts, or are as good as one
         self._count = 0  # of measurements on held-out starts
+        self._missed: Measurement | None = None  # the last one that did not reach the target
         self.current: Measurement | None = None
 
     @property
@@ -112,6 +117,7 @@ class Measuring:
     def close(self, measured: Measurement, now_s: float) -> None:
         """Write down what was measured and stop measuring."""
         self.current = None
+        self._missed = None if measured.reached else measured
         successes, done = measured.counts
         if done:
             made = AuditMeasured if measured.purpose == "audit" else HeldoutMeasured
@@ -119,6 +125,19 @@ class Measuring:
             low, high = exact_interval(successes, done)
             complete = done == len(measured.slots)
             self._book.tell(made(number, who, successes, done, low, high, complete, now_s, measured.invalid))
+
+    def doubt(self, edge: str) -> list[Slot]:
+        """Believe a station no longer; return the places of the measurement that are to be filled anew.
+
+        Where the incumbent has missed the target already, and failed on that station, it may be measured once more.
+        """
+        if self.current is not None:
+            return self.current.reopen(edge)
+        missed = self._missed
+        if missed is not None and missed.candidate is self._book.incumbent and missed.failed_on(edge):
+            self._measured.discard(missed.candidate.candidate_id)
+            self._missed = None
+        return []
 
     def replaced(self, old: Candidate, new: Candidate) -> None:
         """Let a simplification of `old` be measured only if that was not: another draw of the same would be luck."""

@@ -195,6 +195,27 @@ def test_what_a_station_measured_is_measured_anew_once_it_is_not_believed() -> N
     assert (measured.counts, measured.invalid) == ((2, 6), 4)
 
 
+@pytest.mark.parametrize(("blind", "again"), [("station-0", True), ("station-2", False)])
+def test_a_policy_that_missed_the_target_on_a_station_that_is_found_out_later_is_measured_once_more(
+    blind: str, again: bool
+) -> None:
+    book = Book(SEED)
+    book.incumbent = candidate(1)
+    book.incumbent.results += [WON] * 40
+    measuring = Measuring(book, STARTS, target=46, heldout=50, audit=0)
+    first = [slot for _ in range(15) if (slot := measuring.next()) is not None]
+    for number, slot in enumerate(first):
+        slot.edge, slot.result = f"station-{number % 3}", Result(number % 3 != 0, 0.5, 20.0)
+    missed = measuring.judge()
+    assert missed is not None
+    measuring.close(missed, 0.0)
+    assert not measuring.due
+    assert measuring.doubt(blind) == []
+    assert measuring.due is again
+    second = measuring.next()
+    assert second is None or second.start not in [slot.start for slot in first]
+
+
 def test_a_measurement_that_cannot_be_made_counts_failures_and_ends() -> None:
     def perfect(params: object) -> float:
         return 1.0

@@ -104,6 +104,31 @@ def test_of_a_fleet_only_the_station_that_drifted_is_quarantined() -> None:
     assert np.median(delays) <= 40
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.6])
+def test_a_judge_that_sees_successes_that_are_none_is_found_before_its_neighbours_and_stays_out(rate: float) -> None:
+    rng = np.random.default_rng(SEED)
+    first, delays, back = 0, [], {1.0: 0, rate: 0}
+    for _ in range(50):
+        health, found = fleet({**dict.fromkeys(EDGES, rate), EDGES[2]: 1.0}, 100, rng)
+        first += next(iter(found), "") == EDGES[2]
+        delays.append(found.get(EDGES[2], 100))
+        for now in back:
+            if health.quarantined(EDGES[2]):
+                canaries = [bool(rng.uniform() < now) for _ in range(CANARIES)]
+                back[now] += [health.canary(EDGES[2], item, int(100 * rate), 100) for item in canaries][-1]
+    print(f"seed {SEED}: {first} of 50 before any other, after {np.median(delays):.0f} attempts, back {back}")
+    assert first >= 44
+    assert np.median(delays) <= 40
+    assert back[1.0] <= 5
+    assert back[rate] >= 35
+
+
+def test_of_two_stations_that_differ_the_one_that_fails_more_is_quarantined() -> None:
+    rng = np.random.default_rng(SEED)
+    found = [set(fleet({EDGES[0]: 0.9, EDGES[1]: 0.2}, 60, rng)[1]) for _ in range(20)]
+    assert found == [{EDGES[1]}] * 20
+
+
 def judged_fleet(invalid: dict[str, float], attempts: int, rng: np.random.Generator) -> tuple[Health, dict[str, int]]:
     """Let stations run an incumbent that succeeds wherever it can be judged; return the same as `fleet`."""
     health = Health()
@@ -170,7 +195,7 @@ def test_canaries_that_cannot_be_judged_bring_no_station_back() -> None:
         for _ in range(RESETS):
             health.reset_failed("station-1", True)
         verdicts: list[bool | None] = [None] * invalid + [True] * (CANARIES - invalid)
-        assert [health.canary("station-1", item, 5, 10) for item in verdicts][-1] is (invalid == MOST_INVALID)
+        assert [health.canary("station-1", item, 9, 10) for item in verdicts][-1] is (invalid == MOST_INVALID)
 
 
 def test_resets_that_fail_in_a_row_quarantine_a_station_and_one_that_succeeds_begins_anew() -> None:
