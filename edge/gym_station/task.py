@@ -55,7 +55,9 @@ class GymTask:
         """
         info, rule = self._bench.info, self._spec.success
         measures = _numbers(info)
-        solved = _solved(info, rule.info, rule.above)
+        if rule.info not in info and self._bench.stepped:
+            raise EnvironmentFault(f"the environment does not say {rule.info}, only {', '.join(map(str, info))}")
+        solved = rule.info in info and _solved(info[rule.info], rule.info, rule.above)  # nobody solves by doing nothing
         progress = 0.0
         if rule.progress:
             progress = min(1.0, max(0.0, measures.get(rule.progress, 0.0) / rule.full))
@@ -66,8 +68,7 @@ class GymTask:
         return Verdict(Outcome.FAILURE, min(progress, 0.99), cause, detail, measures)
 
 
-def _solved(info: Mapping[str, Any], key: str, above: float | None) -> bool:
-    value = info.get(key, False)
+def _solved(value: Any, key: str, above: float | None) -> bool:
     try:
         return bool(value) if above is None else float(value) > above
     except (TypeError, ValueError) as error:

@@ -53,7 +53,7 @@ tool = {{ x = "tool.0", y = "tool.1" }}
 objects = {{ shadow = {{ x = "tool.1", y = "tool.0", yaw = "tool.0" }} }}
 action = {{ axes = ["x", "y"] }}
 reset = {{ option = "place", entries = ["x", "y"] }}
-success = {{ info = "solved", progress = "closeness" }}
+success = {{ SUCCESS }}
 """
 POLICY = 'name = "puck"\ntask = "puck"\napi = 1\nentry = "policy.py"\n'
 HEADER = "import numpy as np\nfrom policies.interface import JointTarget, ToolTarget\n\n\ndef run(robot, params):\n    "
@@ -69,10 +69,13 @@ class Here:
 
 
 @contextmanager
-def at_work(tmp_path: Path, fault: str = "", camera: str = "none") -> Iterator[Here]:
+def at_work(
+    tmp_path: Path, fault: str = "", camera: str = "none", success: str = 'info = "solved", progress = "closeness"'
+) -> Iterator[Here]:
     make_gym_stations(tmp_path, 1, "gym_pusht", "tcp/127.0.0.1:1")
     folder = tmp_path / "station-1"
-    (folder / "station.toml").write_text(STATION.replace("FAULT", fault).replace("CAMERA", camera))
+    settings = STATION.replace("FAULT", fault).replace("CAMERA", camera).replace("SUCCESS", success)
+    (folder / "station.toml").write_text(settings)
     station = load_station(folder)
     assert station.gym is not None
     bench = GymBench(station.gym, pictures=camera != "none")
@@ -97,6 +100,28 @@ def at_work(tmp_path: Path, fault: str = "", camera: str = "none") -> Iterator[H
         rig = rig_of(station, bench, board, host, ledger, journal, retention, threading.Event(), lambda: None)
         yield Here(rig, folder, give)
     bench.close()
+
+
+@pytest.mark.parametrize(
+    ("success", "code", "outcome"),
+    [
+        ('info = "closeness", above = -0.05', "pass", Outcome.FAILURE),
+        ('info = "closeness", above = 0.95', THERE, Outcome.SUCCESS),
+        ('info = "closeness", above = 2.0', THERE, Outcome.FAILURE),
+        ('info = "sloved"', "pass", Outcome.FAILURE),
+        ('info = "sloved"', THERE, None),
+    ],
+)
+def test_only_what_the_environment_says_is_a_success(
+    tmp_path: Path, success: str, code: str, outcome: Outcome | None
+) -> None:
+    with at_work(tmp_path, success=success) as here:
+        work = here.give(code, {"x": 10.0, "y": 20.0})
+        if outcome is None:
+            with pytest.raises(EnvironmentFault, match="does not say sloved, only solved, closeness"):
+                run_trial(here.rig, work, "l1")
+        else:
+            assert run_trial(here.rig, work, "l1").outcome is outcome
 
 
 def tried(tmp_path: Path, code: str, start: dict[str, float] | None = None, **how: str) -> Trial:
