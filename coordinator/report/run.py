@@ -1,7 +1,8 @@
 """A run as the report sees it: rows of `coordinator.db` as frozen values, read without writing anything.
 
 - An idea is a candidate together with its hypothesis and its newest decision, where there is one.
-- Minutes count from the start of the campaign, or from the first row with a time where no campaign was written.
+- Minutes count from the start of the campaign, or from the first row with a time where no campaign was written, without
+  those in which the coordinator was gone: a campaign that was killed and resumed has not run meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ HALVES = """
 SELECT pair_id, assignments.candidate_id, outcome, progress FROM assignments JOIN trials USING (assignment_id)
 WHERE pair_id IS NOT NULL AND used = 1 ORDER BY received_unix_s
 """
+SPANS = (  # of what happened: its begin and its end
+    ("trials", "started_unix_s", "ended_unix_s"),
+    ("decisions", "decided_unix_s", "decided_unix_s"),
+    ("heldout", "ended_unix_s", "ended_unix_s"),
+    ("candidates", "created_unix_s", "created_unix_s"),
+)
 # The ends of parameters' names: a longer one before what it ends in itself.
 UNITS = {"_m_s2": "m/s²", "_m_s": "m/s", "_rad_s": "rad/s", "_s": "s", "_mm": "mm", "_m": "m", "_rad": "rad"}
 
@@ -264,8 +271,11 @@ def _load(folder: Path, database: sqlite3.Connection) -> Run:
     started = campaign["started_unix_s"] if campaign else min(times, default=0.0)
     ended = campaign["ended_unix_s"] if campaign and campaign["ended_unix_s"] else max(times, default=started)
 
+    rests = list(_rests(database))
+
     def minute(unix_s: float) -> float:
-        return (unix_s - started) / 60.0
+        rested = sum(max(0.0, min(unix_s, end) - begin) for begin, end in rests)
+        return (unix_s - started - rested) / 60.0
 
     return Run(
         folder=folder,
@@ -317,15 +327,19 @@ def _measured(database: sqlite3.Connection, table: str, minute: Callable[[float]
         yield _read(Heldout, row, complete=bool(row["complete"]), minute=minute(row["ended_unix_s"]))
 
 
+def _rests(database: sqlite3.Connection) -> Iterator[tuple[float, float]]:
+    """Return when nothing ran, as the coordinator was gone: from the last thing before it came back to its return."""
+    for session in _rows(database, "campaign_sessions", "began_unix_s")[1:]:
+        back = session["began_unix_s"]
+        queries = [f"SELECT MAX(MIN({column}, ?)) FROM {table} WHERE {before} < ?" for table, before, column in SPANS]
+        last = [time for query in queries if (time := database.execute(query, (back, back)).fetchone()[0]) is not None]
+        if last:
+            yield max(last), back
+
+
 def _times(database: sqlite3.Connection) -> Iterator[float | None]:
-    for table, column in (
-        ("trials", "started_unix_s"),
-        ("trials", "ended_unix_s"),
-        ("decisions", "decided_unix_s"),
-        ("heldout", "ended_unix_s"),
-        ("candidates", "created_unix_s"),
-    ):
-        yield from database.execute(f"SELECT MIN({column}), MAX({column}) FROM {table}").fetchone()
+    for table, begin, end in SPANS:
+        yield from database.execute(f"SELECT MIN({begin}), MAX({end}) FROM {table}").fetchone()
 
 
 def _ideas(database: sqlite3.Connection, minute: Callable[[float], float]) -> Iterator[Idea]:

@@ -57,6 +57,22 @@ def measured(db: sqlite3.Connection, successes: int, minute: float, complete: in
            ended_unix_s=START_S + 60.0 * minute)  # fmt: skip
 
 
+def test_the_time_in_which_a_killed_coordinator_was_gone_is_no_time_of_the_run(tmp_path: Path) -> None:
+    Store(tmp_path / FILE).close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        add_idea(db, 1, SEED, "seed", 0.0)
+        for number in (1, 2, 602, 603):  # the third began an hour after the second
+            add_trial(db, number, SEED, "success")
+        measured(db, 46, 60.4)
+        for began_s in (START_S, START_S + 3_606.0, START_S + 3_612.0):
+            insert(db, "campaign_sessions", began_unix_s=began_s, ran_s=6.0)
+        db.commit()
+    run = load(tmp_path)
+    assert [item.end_minute for item in run.trials] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert run.heldout[0].minute == pytest.approx(60.4 - 3_594.0 / 60.0)
+    assert run.minutes == pytest.approx(run.heldout[0].minute)
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Twenty minutes: 60 trials of the seed, 140 of what a language model found after minute five."""
