@@ -21,7 +21,6 @@ BESIDE_SKILLS = ("space_work", "space_tables")  # what skills import
 def assignment(
     task: str,
     policy: str,
-    failures: Mapping[str, int] | None = None,
     robots: Callable[[], Robots] = Robots,
     starts: Starts | None = None,
     records: bool = False,
@@ -30,15 +29,17 @@ def assignment(
     """Return what an agent works on.
 
     Args:
-        failures: failure classes that methods are looked up for, none without it.
         starts: the lists that are used where they are not those that ship for the task.
         records: whether the agent finds the lab's records in its cage (see `shelf`), so that it is told.
         dev_trials: whether it may have its unfinished change tried from there too.
     """
-    cards = [(card.name, card.text) for card in cards_for(failures or {}, task, CARDS)]
+
+    def methods(failures: Mapping[str, float]) -> list[tuple[str, str]]:
+        return [(card.name, card.text) for card in cards_for(failures, task, CARDS)]
+
     about = "\n\n".join([ABOUT, *([ABOUT_DEV_TRIALS] if dev_trials else [])]) if records else ""
     return Assignment(
-        TaskNotes(policy, contract(task), cards, about),
+        TaskNotes(policy, contract(task), methods, about),
         _beside(),
         _coordinates(task, starts),
         robots,

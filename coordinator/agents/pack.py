@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.agents.admission import HYPOTHESIS
@@ -35,7 +35,9 @@ class TaskNotes:
 
     policy: str
     contract: str  # what the policy must achieve, how it is judged
-    cards: Sequence[tuple[str, str]] = ()  # methods that may help: name, text
+    methods: Callable[[Mapping[str, float]], Sequence[tuple[str, str]]] = (
+        lambda failures: ()
+    )  # against them: name, text
     tools: str = ""  # what else it may look at
 
 
@@ -65,7 +67,7 @@ def build(notes: TaskNotes, context: ResearchContext, left: Left, robots: Robots
     parts += [
         _standing(context), _failures(context), _mined(context), _decisions(context.tried), _cards(context),
         _elites(context),
-        _source(context.files, notes), _traces(context), _methods(notes.cards),
+        _source(context.files, notes), _traces(context), _methods(notes.methods(context.failures)),
     ]  # fmt: skip
     text, ending = "\n\n".join(part for part in parts if part), f"\n\n{_wanted(notes)}\n"
     room = MOST_BYTES - len(ending.encode())

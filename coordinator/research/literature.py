@@ -129,7 +129,7 @@ def search(words: str, cards: Sequence[Card] | None = None) -> list[Found]:
 
 
 def cards_for(
-    failures: Mapping[str, int], task: str = "", most: int = 5, cards: Sequence[Card] | None = None
+    failures: Mapping[str, float], task: str = "", most: int = 5, cards: Sequence[Card] | None = None
 ) -> list[Card]:
     """Return the cards that claim to help against the failures seen, those that meet most of them first.
 
@@ -149,7 +149,7 @@ def tokens(text: str) -> list[str]:
     return [_stem(word) for word in re.findall(r"[^\W_]+", text.lower())]
 
 
-def _rank(count: int, card: Card) -> tuple[int, int, str]:
+def _rank(count: float, card: Card) -> tuple[float, int, str]:
     return -count, len(card.helps), card.card
 
 
