@@ -35,6 +35,7 @@ EXAMPLES = """examples:
 TARGET, HELDOUT = 96, 100
 LEAST_SPEED_UP, LEAST_AUDIT = 5.0, 0.97
 LEAST_PIN_REACHED = 0.8  # of the seeds, with pin insertion on four stations
+MOST_PIN_SEED = 0.25  # of its attempts that the policy succeeds in which ships
 KEPT = (
     "task", "seed", "stations", "ended_why", "wall_minutes", "target", "from", "to", "audit", "accepted", "ideas",
     "trials", "mru", "mtu", "to_target", "climb", "integrity",
@@ -111,6 +112,12 @@ def pooled(runs: Sequence[Run], what: str) -> tuple[int, int]:
     return sum(k for k, _ in counts), sum(n for _, n in counts)
 
 
+def seed_policy(runs: Sequence[Run]) -> tuple[int, int]:
+    """Return the successes and trials of the policy that ships, on the starts on which it was compared with others."""
+    counts = [(run["from"]["successes"], run["from"]["trials"]) for run in runs if run["from"]]
+    return sum(k for k, _ in counts), sum(n for _, n in counts)
+
+
 def speed_up(runs: Sequence[Run], stations: int) -> float | None:
     """Return the median time of one station over that of so many; None where either is not there or censored.
 
@@ -159,6 +166,12 @@ def _rows(
 ) -> list[dict[str, Any]]:
     where = f"{arguments.task}, {arguments.target} of {arguments.heldout} held-out starts"
     rows = []
+    if arguments.task == "pin_insertion":
+        won, tried = seed_policy(runs)
+        bound = f"at most {100 * MOST_PIN_SEED:.0f} %"
+        rows.append(
+            _row(f"{arguments.task}, the seed policy", count_text(won, tried), bound, won <= MOST_PIN_SEED * tried)
+        )
     for count, some in by_stations.items():
         least = 4 if arguments.task == "pin_insertion" and count == 4 else None
         reached, paper = len(hours_to_target(some)), PAPER_HOURS.get(arguments.task, {}).get(count)
