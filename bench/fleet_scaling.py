@@ -166,8 +166,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     where = f"{arguments.task}, {arguments.target} of {arguments.heldout} held-out starts"
     rows = []
-    if arguments.task == "pin_insertion":
-        won, tried = seed_policy(runs)
+    won, tried = seed_policy(runs)
+    if arguments.task == "pin_insertion" and tried:
         bound = f"at most {100 * MOST_PIN_SEED:.0f} %"
         rows.append(
             _row(f"{arguments.task}, the seed policy", count_text(won, tried), bound, won <= MOST_PIN_SEED * tried)

@@ -44,6 +44,7 @@ from coordinator.evolution.snapshot import snapshot
 from coordinator.evolution.starts import Starts
 from coordinator.scheduling.dispatch import Dispatch
 from coordinator.scheduling.flight import Flight, flight
+from coordinator.scheduling.health import CANARIES
 from coordinator.scheduling.wear import WearBudget
 from coordinator.scheduling.work import Attempt as Attempt
 from coordinator.scheduling.work import Offer, Urgency, first
@@ -175,7 +176,13 @@ class Campaign:
             return
         if not self._plays.of_agent(slot):  # what an agent tries is not its incumbent's cost
             slot.tested.station_s += trial.reset_s + trial.trial_s
-        doubted = self._dispatch.took(slot, trial, book.incumbent.candidate_id, self._rate_elsewhere(trial.edge))
+        told = self._dispatch.took(slot, trial, book.incumbent.candidate_id, self._rate_elsewhere(trial.edge))
+        for edge, sentence in told:
+            book.station_told(edge, sentence, now_s)
+            if self._dispatch.health.doubted(edge):
+                for place in self._measuring.doubt(edge):
+                    self._slots.ask_again(place)
+        believed = believed and not self._dispatch.health.doubted(trial.edge)
         if slot.purpose == "play":
             self._take_play(slot, trial, believed and tried, now_s)
         elif slot.purpose == "check":
@@ -186,11 +193,6 @@ class Campaign:
             self._fill_again(slot, trial, now_s)
         else:
             self._fill(slot, trial, now_s)
-        for edge, sentence in doubted:
-            book.station_told(edge, sentence, now_s)
-            if self._dispatch.health.quarantined(edge):
-                for place in self._measuring.doubt(edge):
-                    self._slots.ask_again(place)
 
     def expire(self, assignment_id: str, now_s: float) -> None:
         """Ask again for an attempt that nobody will run any more; a pair then begins anew on whichever station asks."""
@@ -293,10 +295,10 @@ class Campaign:
         self._judge(slot, now_s)
 
     def _rate_elsewhere(self, edge: str) -> tuple[int, int]:
-        """Return the incumbent's successes and attempts on the other stations that are believed; on all without any."""
+        """Return the incumbent's successes and attempts on the other stations that are believed; where few, on all."""
         results, health = self._book.incumbent.results, self._dispatch.health
         others = [item for item in results if item.station != edge and not health.quarantined(item.station)]
-        return tally(others or results)
+        return tally(others if len(others) >= CANARIES else results)
 
     def _take_play(self, slot: Slot, trial: Trial, counts: bool, now_s: float) -> None:
         """Take in what a policy noted; the incumbent as it is adds to its baseline too."""

@@ -12,7 +12,7 @@ from coordinator.evolution.rates import exact_interval
 from coordinator.evolution.records import AuditMeasured, HeldoutMeasured
 from coordinator.evolution.starts import Start, Starts
 
-# Each incumbent is measured on held-out starts once at most, so it is once that may well reach the target:
+# Each incumbent is measured on held-out starts once, but for `doubt`, so it is once that may well reach the target:
 PROMISING_TRIALS = 12  # it has so many trials,
 PROMISING_CHANCE = 0.25  # and the rate in them (with Laplace's prior) reaches the target with at least this chance.
 
@@ -57,9 +57,10 @@ class Measurement:
         """How many of its trials count as failures because what the policy left could not be judged."""
         return sum(slot.invalid for slot in self.slots)
 
-    def failed_on(self, edge: str) -> bool:
-        """Return whether an attempt on that station was no success."""
-        return any(slot.edge == edge and slot.result is not None and not slot.result.success for slot in self.slots)
+    def for_want_of(self, edge: str) -> bool:
+        """Return whether the target was missed by failures on that station: without them it could be reached yet."""
+        failed = [slot.edge == edge for slot in self.slots if slot.result is not None and not slot.result.success]
+        return any(failed) and len(self.slots) - failed.count(False) >= self._target
 
     def reopen(self, edge: str) -> list[Slot]:
         """Empty the places that a station filled which is not believed any more, whatever came out, and return them."""
@@ -84,7 +85,8 @@ class Measuring:
         self._size, self._audit = size, starts.audit[:audit]
         self._measured: set[int] = set()  # candidates that were tried on held-out starts, or are as good as one
         self._count = 0  # of measurements on held-out starts
-        self._missed: Measurement | None = None  # the last one that did not reach the target
+        self._missed: Measurement | None = None  # the last one, where it did not reach the target,
+        self._missed_once: set[int] = set()  # for the first time
         self.current: Measurement | None = None
 
     @property
@@ -117,7 +119,9 @@ class Measuring:
     def close(self, measured: Measurement, now_s: float) -> None:
         """Write down what was measured and stop measuring."""
         self.current = None
-        self._missed = None if measured.reached else measured
+        first = measured.candidate.candidate_id not in self._missed_once
+        self._missed = measured if measured.purpose == "heldout" and not measured.reached and first else None
+        self._missed_once.add(measured.candidate.candidate_id)
         successes, done = measured.counts
         if done:
             made = AuditMeasured if measured.purpose == "audit" else HeldoutMeasured
@@ -129,13 +133,14 @@ class Measuring:
     def doubt(self, edge: str) -> list[Slot]:
         """Believe a station no longer; return the places of the measurement that are to be filled anew.
 
-        Where the incumbent has missed the target already, and failed on that station, it may be measured once more.
+        Where the incumbent has missed the target already, and without the failures on that station might not have, it
+        is measured once more; once only.
         """
         if self.current is not None:
             return self.current.reopen(edge)
-        missed = self._missed
-        if missed is not None and missed.candidate is self._book.incumbent and missed.failed_on(edge):
-            self._measured.discard(missed.candidate.candidate_id)
+        missed, who = self._missed, self._book.incumbent.candidate_id
+        if missed is not None and missed.candidate.candidate_id == who and missed.for_want_of(edge):
+            self._measured.discard(who)
             self._missed = None
         return []
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import MISSING, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -329,12 +330,11 @@ def _measured(database: sqlite3.Connection, table: str, minute: Callable[[float]
 
 def _rests(database: sqlite3.Connection) -> Iterator[tuple[float, float]]:
     """Return when nothing ran, as the coordinator was gone: from the last thing before it came back to its return."""
-    for session in _rows(database, "campaign_sessions", "began_unix_s")[1:]:
-        back = session["began_unix_s"]
+    began = [row["began_unix_s"] for row in _rows(database, "campaign_sessions", "began_unix_s")]
+    for before, back in pairwise(began):
         queries = [f"SELECT MAX(MIN({column}, ?)) FROM {table} WHERE {before} < ?" for table, before, column in SPANS]
-        last = [time for query in queries if (time := database.execute(query, (back, back)).fetchone()[0]) is not None]
-        if last:
-            yield max(last), back
+        last = [database.execute(query, (back, back)).fetchone()[0] for query in queries]
+        yield max(before, *(time for time in last if time is not None)), back
 
 
 def _times(database: sqlite3.Connection) -> Iterator[float | None]:

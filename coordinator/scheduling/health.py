@@ -1,16 +1,16 @@
 """Which stations are to be believed: one that has drifted, fails its resets or cannot judge gets canaries only.
 
 - Drift: each valid attempt of the incumbent on a station is compared with one of the same incumbent on another sound
-  station, each of the others in turn. While the stations are alike, a station is quarantined wrongly after `RUN`
-  comparisons on average, or more. One of three or more that succeeds more often than the others is not believed either:
-  its judge may see successes that are none. What was compared with a station that is not believed is forgotten.
+  station. While the stations are alike, a station is quarantined wrongly after `RUN` comparisons on average, or more.
+  What was compared with a station whose verdicts are doubted is forgotten. One on which the incumbent succeeds more
+  often is believed: benches differ, and no count of successes tells an easy one from a judge that sees too many.
 - Verdicts: of the incumbent's attempts on a sound station at most a share `INVALID` is invalid, or `MARGIN` more than
   on the others where that is more, as what a policy leaves everywhere damns no station. By Laplace's rule nothing known
   of the others is one in two, so a lone station is believed up to six in ten. `RUN` as before.
 - Resets: `RESETS` in a row that failed.
 - A quarantined station runs canaries: the incumbent on development starts. It is back after a block of `CANARIES` of
-  which as many were valid, and as many succeeded and failed, as on a station like the others, but for a chance of 2 %
-  at most each; nine valid ones are enough, and are wanted where the others are not known.
+  which enough were valid, and as many succeeded, as on a station like the others but for a chance of 2 % at most; nine
+  valid ones are enough, and are wanted where the others are not known.
 - A sound station gets a canary after an attempt of a candidate that could not be judged, since it may be the station,
   and after `CHECK_EVERY` attempts without one of the incumbent.
 - The purpose of a canary is `check`: stations keep the word for the trials of their own roll-outs.
@@ -33,21 +33,21 @@ CANARIES = 12
 MOST_INVALID = 3  # of a block of canaries, or what the others' attempts make likely
 CHECK_EVERY = 30
 SUSPECT_AFTER = 5  # attempts between two canaries for attempts that could not be judged
-MINE_KEPT = 8  # outcomes that wait to be compared; older ones say less
+OTHERS_KEPT = 8  # outcomes of others that wait to be compared; older ones say less
 Fault = tuple[str, str]  # a station that is quarantined from now on, and why
 
 
 @dataclass
 class _Station:
-    worse: Detector = field(default_factory=lambda: Detector(DRIFT_BETS, 2 * RUN))
-    better: Detector = field(default_factory=lambda: Detector(DRIFT_BETS, 2 * RUN))
+    drift: Detector = field(default_factory=lambda: Detector(DRIFT_BETS, RUN))
     invalid: Detector = field(default_factory=lambda: Detector(INVALID_BETS, RUN))
-    mine: deque[bool] = field(default_factory=lambda: deque(maxlen=MINE_KEPT))  # not compared yet
-    theirs: dict[str, bool] = field(default_factory=dict)  # the newest of each other station, those in turn first
+    mine: deque[bool] = field(default_factory=deque)
+    theirs: deque[bool] = field(default_factory=lambda: deque(maxlen=OTHERS_KEPT))
     attempts: int = 0  # of the incumbent,
     judged: int = 0  # and how many of them were valid
     failed_resets: int = 0  # in a row
     quarantine: str = ""  # why
+    doubted: bool = False  # whether that is for its verdicts
     block: list[bool | None] = field(default_factory=list)  # canaries since the quarantine began; None: invalid
     since_check: int = 0  # attempts handed out since the last one of the incumbent
     since_canary: int = 0
@@ -64,6 +64,10 @@ class Health:
     def quarantined(self, edge: str) -> bool:
         """Return whether a station gets canaries only."""
         return edge in self._stations and bool(self._stations[edge].quarantine)
+
+    def doubted(self, edge: str) -> bool:
+        """Return whether a station is quarantined for its verdicts, not for its resets alone."""
+        return edge in self._stations and self._stations[edge].doubted
 
     @property
     def usable(self) -> frozenset[str]:
@@ -122,13 +126,13 @@ class Health:
         known.invalid = known.invalid.step(((success is None) - share) / share)
         known.attempts, known.judged = known.attempts + 1, known.judged + (success is not None)
         if known.invalid.alarm:
-            return [self._quarantine(edge, "too many of its attempts cannot be judged")]
+            return [self._doubt(edge, "too many of its attempts cannot be judged")]
         if success is None:
             return []
         known.mine.append(success)
         for name, other in self._stations.items():
             if name != edge and not other.quarantine:
-                other.theirs[edge] = success
+                other.theirs.append(success)
         return self._compare()
 
     def canary(self, edge: str, success: bool | None, successes: int, trials: int) -> bool:
@@ -136,7 +140,7 @@ class Health:
 
         Args:
             successes: of the incumbent on sound stations.
-            trials: those attempts.
+            trials: those attempts, with those that could not be judged.
         """
         known = self._station(edge)
         known.block.append(success)
@@ -147,8 +151,7 @@ class Health:
         least = CANARIES - MOST_INVALID
         if attempts >= CANARIES:
             least = min(least, needed(CANARIES, judged, attempts))
-        enough, failures = needed(len(valid), successes, trials), needed(len(valid), trials - successes, trials)
-        good = len(valid) >= least and enough <= sum(valid) <= len(valid) - failures
+        good = len(valid) >= least and sum(valid) >= needed(len(valid), successes, trials)
         known.block = []
         if good:
             self._stations[edge] = _Station(usable=known.usable)
@@ -160,24 +163,23 @@ class Health:
         return sum(item.judged for item in others), sum(item.attempts for item in others)
 
     def _compare(self) -> list[Fault]:
-        sound = [(edge, item) for edge, item in self._stations.items() if not item.quarantine]
-        for _, known in sound:
+        found = []
+        for edge, known in list(self._stations.items()):
             while known.mine and known.theirs:
-                other = next(iter(known.theirs))  # whose turn is the longest ago
-                behind = float(known.theirs.pop(other)) - float(known.mine.popleft())
-                known.worse, known.better = known.worse.step(behind), known.better.step(-behind)
-        alarms = [(known.worse, edge, "less often") for edge, known in sound]
-        if len(sound) > 2:  # of two that differ it is the one that fails more
-            alarms += [(known.better, edge, "more often") for edge, known in sound]
-        detector, edge, how = max(alarms, key=lambda item: item[0].value)
-        if not detector.alarm:
-            return []
-        found = [self._quarantine(edge, f"the incumbent succeeds {how} on it than elsewhere")]
-        for _, known in sound:
-            known.worse, known.better = Detector(DRIFT_BETS, 2 * RUN), Detector(DRIFT_BETS, 2 * RUN)
+                known.drift = known.drift.step(float(known.theirs.popleft()) - float(known.mine.popleft()))
+            if known.drift.alarm:
+                found.append(self._doubt(edge, "the incumbent succeeds less often on it than elsewhere"))
+        return found
+
+    def _doubt(self, edge: str, why: str) -> Fault:
+        """Quarantine a station for its verdicts, and forget what was compared with them."""
+        fault = self._quarantine(edge, why)
+        self._stations[edge].doubted = True
+        for known in self._stations.values():
+            known.drift = Detector(DRIFT_BETS, RUN)
             known.mine.clear()
             known.theirs.clear()
-        return found
+        return fault
 
     def _quarantine(self, edge: str, why: str) -> Fault:
         usable = self._station(edge).usable

@@ -64,11 +64,6 @@ class GymBench:
         self._environment.close()
 
     @property
-    def stepped(self) -> bool:
-        """Whether a step was made since the last reset."""
-        return self._episode_steps > 0
-
-    @property
     def now_s(self) -> float:
         """Station time."""
         return self._steps / self._spec.rate_hz

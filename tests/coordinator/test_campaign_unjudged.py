@@ -212,8 +212,30 @@ def test_a_policy_that_missed_the_target_on_a_station_that_is_found_out_later_is
     assert not measuring.due
     assert measuring.doubt(blind) == []
     assert measuring.due is again
-    second = measuring.next()
-    assert second is None or second.start not in [slot.start for slot in first]
+    second = [slot for _ in range(15) if (slot := measuring.next()) is not None]
+    assert not {slot.start.start_id for slot in second} & {slot.start.start_id for slot in first}
+    if again:  # once only
+        for slot in second:
+            slot.edge, slot.result = blind, Result(False, 0.5, 20.0)
+        measuring.close(measuring.current, 1.0)
+        assert measuring.doubt(blind) == []
+        assert not measuring.due
+
+
+def test_a_policy_that_missed_the_target_without_the_station_that_is_found_out_is_not_measured_again() -> None:
+    book = Book(SEED)
+    book.incumbent = candidate(1)
+    book.incumbent.results += [WON] * 40
+    measuring = Measuring(book, STARTS, target=46, heldout=50, audit=0)
+    for number in range(6):
+        slot = measuring.next()
+        assert slot is not None
+        slot.edge, slot.result = f"station-{number > 0}", Result(False, 0.5, 20.0)
+    missed = measuring.judge()
+    assert missed is not None
+    measuring.close(missed, 0.0)
+    assert measuring.doubt("station-False") == []
+    assert not measuring.due
 
 
 def test_a_measurement_that_cannot_be_made_counts_failures_and_ends() -> None:

@@ -73,6 +73,18 @@ def test_the_time_in_which_a_killed_coordinator_was_gone_is_no_time_of_the_run(t
     assert run.minutes == pytest.approx(run.heldout[0].minute)
 
 
+def test_a_coordinator_that_is_killed_again_before_anything_happened_was_gone_once(tmp_path: Path) -> None:
+    Store(tmp_path / FILE).close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        add_idea(db, 1, SEED, "seed", 0.0)
+        for number in (1, 1_201):  # the second ends two hours later
+            add_trial(db, number, SEED, "success")
+        for began_s in (START_S, START_S + 3_600.0, START_S + 7_200.0):
+            insert(db, "campaign_sessions", began_unix_s=began_s, ran_s=6.0)
+        db.commit()
+    assert [item.end_minute for item in load(tmp_path).trials] == pytest.approx([0.1, 0.2])
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Twenty minutes: 60 trials of the seed, 140 of what a language model found after minute five."""
