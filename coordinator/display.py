@@ -97,9 +97,10 @@ class Display:
         if event.verdict == "accept":
             counts = (
                 f"{event.candidate_successes}/{event.candidate_trials}"
-                f" against {event.incumbent_successes}/{event.incumbent_trials}"
+                f" against {event.incumbent_successes}/{event.incumbent_trials} on fresh starts;"
+                f" {event.wins} pairs won, {event.losses} lost"
             )
-            self.say(f"✔ {clock(elapsed_s)} accepted, {gain} ({counts} on fresh starts): {idea}", "green")
+            self.say(f"✔ {clock(elapsed_s)} accepted, {gain} ({counts}): {idea}", "green")
 
     def _measured(self, event: HeldoutMeasured, elapsed_s: float) -> None:
         counts = f"{event.successes}/{event.trials}, 95 % interval {100 * event.low:.0f}–{100 * event.high:.0f} %"
