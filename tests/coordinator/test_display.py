@@ -83,7 +83,10 @@ def test_an_accepted_idea_is_a_line_that_stays_with_its_counts() -> None:
             ],
             90.0,
         )
-    assert "1:30 accepted, +70 points (9/10 against 2/10 on fresh starts; 8 pairs won, 0 lost): push slower [bold]now" in printed(console)
+    assert (
+        "1:30 accepted, +70 points (9/10 against 2/10 on fresh starts; 8 pairs won, 0 lost): push slower [bold]now"
+        in printed(console)
+    )
 
 
 def test_the_farewell_says_where_a_claim_is_not_whole() -> None:
