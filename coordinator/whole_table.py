@@ -9,7 +9,7 @@ from rich.table import Table
 
 def print_whole(table: Table) -> None:
     """Print a table to standard output; the terminal wraps its lines, where it is too narrow for them."""
-    console = Console(soft_wrap=True)
+    console = Console()
     whole = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
     console.width = max(console.width, whole)
     console.print(table)

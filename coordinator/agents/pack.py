@@ -35,9 +35,7 @@ class TaskNotes:
 
     policy: str
     contract: str  # what the policy must achieve, how it is judged
-    methods: Callable[[Mapping[str, float]], Sequence[tuple[str, str]]] = (
-        lambda failures: ()
-    )  # against them: name, text
+    methods: Callable[[Mapping[str, float]], Sequence[tuple[str, str]]]  # against failures: name, text
     tools: str = ""  # what else it may look at
 
 

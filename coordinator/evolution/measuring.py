@@ -85,8 +85,8 @@ class Measuring:
         self._size, self._audit = size, starts.audit[:audit]
         self._measured: set[int] = set()  # candidates that were tried on held-out starts, or are as good as one
         self._count = 0  # of measurements on held-out starts
-        self._missed: Measurement | None = None  # the last one, where it did not reach the target,
-        self._missed_once: set[int] = set()  # for the first time
+        self._missed: Measurement | None = None  # the last one, where it did not reach the target
+        self._again: set[int] = set()  # candidates that were let be measured once more
         self.current: Measurement | None = None
 
     @property
@@ -119,9 +119,7 @@ class Measuring:
     def close(self, measured: Measurement, now_s: float) -> None:
         """Write down what was measured and stop measuring."""
         self.current = None
-        first = measured.candidate.candidate_id not in self._missed_once
-        self._missed = measured if measured.purpose == "heldout" and not measured.reached and first else None
-        self._missed_once.add(measured.candidate.candidate_id)
+        self._missed = None if measured.reached else measured
         successes, done = measured.counts
         if done:
             made = AuditMeasured if measured.purpose == "audit" else HeldoutMeasured
@@ -139,9 +137,10 @@ class Measuring:
         if self.current is not None:
             return self.current.reopen(edge)
         missed, who = self._missed, self._book.incumbent.candidate_id
-        if missed is not None and missed.candidate.candidate_id == who and missed.for_want_of(edge):
+        mine = missed is not None and missed.candidate.candidate_id == who and missed.for_want_of(edge)
+        if mine and who not in self._again:
+            self._again.add(who)
             self._measured.discard(who)
-            self._missed = None
         return []
 
     def replaced(self, old: Candidate, new: Candidate) -> None:

@@ -28,7 +28,7 @@ class Dispatch:
         """Take in a trial that fills a place; return (station, sentence) for what people should know.
 
         Args:
-            rate: successes and valid trials of the incumbent on stations that are believed.
+            rate: successes and attempts of the incumbent on the other stations that are believed.
         """
         edge = trial.edge
         success = None if trial.outcome is Outcome.INVALID else trial.outcome is Outcome.SUCCESS

@@ -180,10 +180,7 @@ def test_measurements_have_starts_of_their_own_and_a_simplification_gets_no_seco
 
 
 def test_what_a_station_measured_is_measured_anew_once_it_is_not_believed() -> None:
-    book = Book(SEED)
-    book.incumbent = candidate(1)
-    book.incumbent.results += [WON] * 40
-    measuring = Measuring(book, STARTS, target=46, heldout=50, audit=0)
+    measuring = about_to_measure()
     slots = [slot for _ in range(9) if (slot := measuring.next()) is not None]
     for number, slot in enumerate(slots):
         slot.edge, slot.invalid = f"station-{number % 3}", number < 6
@@ -199,10 +196,7 @@ def test_what_a_station_measured_is_measured_anew_once_it_is_not_believed() -> N
 def test_a_policy_that_missed_the_target_on_a_station_that_is_found_out_later_is_measured_once_more(
     blind: str, again: bool
 ) -> None:
-    book = Book(SEED)
-    book.incumbent = candidate(1)
-    book.incumbent.results += [WON] * 40
-    measuring = Measuring(book, STARTS, target=46, heldout=50, audit=0)
+    measuring = about_to_measure()
     first = [slot for _ in range(15) if (slot := measuring.next()) is not None]
     for number, slot in enumerate(first):
         slot.edge, slot.result = f"station-{number % 3}", Result(number % 3 != 0, 0.5, 20.0)
@@ -217,16 +211,15 @@ def test_a_policy_that_missed_the_target_on_a_station_that_is_found_out_later_is
     if again:  # once only
         for slot in second:
             slot.edge, slot.result = blind, Result(False, 0.5, 20.0)
-        measuring.close(measuring.current, 1.0)
+        missed = measuring.judge()
+        assert missed is not None
+        measuring.close(missed, 1.0)
         assert measuring.doubt(blind) == []
         assert not measuring.due
 
 
 def test_a_policy_that_missed_the_target_without_the_station_that_is_found_out_is_not_measured_again() -> None:
-    book = Book(SEED)
-    book.incumbent = candidate(1)
-    book.incumbent.results += [WON] * 40
-    measuring = Measuring(book, STARTS, target=46, heldout=50, audit=0)
+    measuring = about_to_measure()
     for number in range(6):
         slot = measuring.next()
         assert slot is not None
@@ -317,3 +310,11 @@ def gate_and_book(*testing: Candidate) -> tuple[Book, Gate]:
     book.incumbent = candidate(0)
     book.testing = list(testing)
     return book, Gate(book, Starts.load("push_t"))
+
+
+def about_to_measure() -> Measuring:
+    """Return a measurement that may begin, of a policy that has only succeeded."""
+    book = Book(SEED)
+    book.incumbent = candidate(1)
+    book.incumbent.results += [WON] * 40
+    return Measuring(book, STARTS, target=46, heldout=50, audit=0)

@@ -176,7 +176,7 @@ def test_canaries_that_cannot_be_judged_bring_no_station_back() -> None:
         for _ in range(RESETS):
             health.reset_failed("station-1", True)
         verdicts: list[bool | None] = [None] * invalid + [True] * (CANARIES - invalid)
-        assert [health.canary("station-1", item, 9, 10) for item in verdicts][-1] is (invalid == MOST_INVALID)
+        assert [health.canary("station-1", item, 5, 10) for item in verdicts][-1] is (invalid == MOST_INVALID)
 
 
 def test_resets_that_fail_in_a_row_quarantine_a_station_and_one_that_succeeds_begins_anew() -> None:

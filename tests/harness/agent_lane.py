@@ -54,7 +54,7 @@ def context() -> ResearchContext:
 
 
 def assignment() -> Assignment:
-    return Assignment(TaskNotes("push_t", "Push the T to its goal."), BESIDE, np.zeros((0, 3)))
+    return Assignment(TaskNotes("push_t", "Push the T to its goal.", lambda failures: ()), BESIDE, np.zeros((0, 3)))
 
 
 def model(server: ModelServer, rows: list[Call], budget: Budget | None = None, patience: Patience = QUICK) -> Model:
