@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ CONFIG: dict[str, Any] = {
     "transport/link/rx/max_message_size": MOST_BYTES,
 }
 TIMEOUT_S = 3.0
+FIRST_DOUBT_S, LONGEST_DOUBT_S = 10.0, 120.0
 BULK = "blob"  # the topic
 
 
@@ -49,21 +50,21 @@ class Refused(UplinkError):
 class Line:
     """A zenoh session to the coordinator, to ask through."""
 
-    doubt_s = 10.0  # a link that has been there for so long without an answer is opened anew
-
-    def __init__(self, endpoint: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, endpoint: str, settings: Mapping[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
         """Open the session, whether the coordinator is there or not.
 
         Args:
             settings: what zenoh is told besides, see `edge.wire.tls`.
+            clock: whose seconds say when a session has been of no use for too long.
 
         Raises:
             UplinkError: the endpoint is not one.
         """
         self.endpoint = endpoint
         self._settings = settings
+        self._clock = clock
         self._lock = threading.Lock()  # of what `_open` sets
-        self._heard_s = time.monotonic()
+        self._hear()
         self._open()
 
     def __enter__(self) -> Self:
@@ -94,7 +95,7 @@ class Line:
                 text = "" if reply.err is None else reply.err.payload.to_bytes().decode(errors="replace")
                 if text == "Timeout":  # zenoh's own, from this side
                     break
-                self._heard_s = time.monotonic()
+                self._hear()
                 if reply.ok is not None:
                     return reply.ok.payload.to_bytes()
                 raise Refused(text)
@@ -103,17 +104,25 @@ class Line:
         self._doubt()
         raise NoAnswer(f"no answer to {key}")
 
-    def _doubt(self) -> None:
-        """Open the session anew where its link is of no use.
+    def _hear(self) -> None:
+        self._patience_s = FIRST_DOUBT_S
+        self._doubt_at_s = self._clock() + FIRST_DOUBT_S
 
-        A link that is made while the coordinator closes its end for a new one, as it does for a new edge, can be left
-        alive with nobody behind it.
+    def _doubt(self) -> None:
+        """Open the session anew where it has been of no use for long, and rarer each time that this is of no use.
+
+        - A link that is made while the coordinator closes its end for a new one, as it does for a new edge, can be left
+          alive with nobody behind it.
+        - A session whose link comes and goes can be left without one for minutes, although the coordinator is there.
         """
-        if time.monotonic() - self._heard_s < self.doubt_s or not list(self._session.info.routers_zid()):
-            return
-        LOG.warning("linked to %s for %.0f s without an answer; linking anew", self.endpoint, self.doubt_s)
-        self._heard_s = time.monotonic()
         with self._lock:
+            now_s = self._clock()
+            if now_s < self._doubt_at_s:
+                return
+            if list(self._session.info.routers_zid()):
+                LOG.warning("linked to %s without an answer for %.0f s; linking anew", self.endpoint, self._patience_s)
+            self._patience_s = min(2.0 * self._patience_s, LONGEST_DOUBT_S)  # zenoh keeps 14 kB of each session
+            self._doubt_at_s = now_s + self._patience_s
             self._session.close()  # type: ignore[no-untyped-call]
             self._open()
 

@@ -29,7 +29,7 @@ from edge.ledger import Ledger
 from edge.records import PROTOCOL, Lease, Outcome, Sealed, Trial, decode, encode
 from edge.uplink.courier import MOST_RECORDING_BYTES, Courier
 from edge.uplink.fetcher import ZenohFetcher
-from edge.uplink.network import Coordinator, NoAnswer, Refused
+from edge.uplink.network import FIRST_DOUBT_S, Coordinator, Line, NoAnswer, Refused
 from edge.uplink.settings import Settings
 from edge.wire import key_of
 from edge.wire.targets import PIECE_BYTES
@@ -417,6 +417,32 @@ def test_the_real_uplink_delivers_a_ledger_and_its_recording(lab: Lab, tmp_path:
     assert (tmp_path / "recordings" / f"{sha256}.mcap").read_bytes() == b"what happened"
     with Ledger(settings.ledger_path, "station-1") as ledger:
         assert (ledger.unacked(10), ledger.unsent_recordings(10)) == ([], [])
+
+
+def test_a_session_that_does_not_find_the_coordinator_is_opened_anew(lab: Lab) -> None:
+    now_s = 0.0
+    with Line(free_endpoint(), {}, lambda: now_s) as line:
+        line.endpoint = lab.network.endpoint  # which the session that is open never looks at
+        now_s = FIRST_DOUBT_S
+        with pytest.raises(NoAnswer):
+            line.ask(key_of(EDGE, "lease"))
+        deadline_s = time.monotonic() + LONG_S
+        while not list(line._session.info.routers_zid()):
+            assert time.monotonic() < deadline_s, "it is not linked"
+            time.sleep(0.02)
+
+
+def test_a_line_that_is_of_no_use_is_opened_anew_ever_more_rarely() -> None:
+    now_s = 0.0
+    opened_s = []
+    with Line(free_endpoint(), {}, lambda: now_s) as line:
+        for second in range(400):
+            now_s, before = float(second), line._session
+            with pytest.raises(NoAnswer):
+                line.ask(key_of(EDGE, "lease"))
+            if line._session is not before:
+                opened_s.append(second)
+    assert opened_s == [10, 30, 70, 150, 270, 390]
 
 
 def test_both_ends_agree_on_the_largest_recording() -> None:
