@@ -100,6 +100,7 @@ class Line:
                     return reply.ok.payload.to_bytes()
                 raise Refused(text)
         except zenoh.ZError as error:
+            self._doubt()
             raise NoAnswer(f"no answer to {key}: {error}") from error
         self._doubt()
         raise NoAnswer(f"no answer to {key}")
