@@ -136,7 +136,8 @@ class _Run:
         self._plan, self._folder, self._store, self._network = plan, folder, store, network
         self._display, self._interrupt = display, interrupt
         self._publisher = Publisher(folder / "policy", lab, store)
-        self._workshop = GitWorkshop(folder / "policy", Lineage(folder / LINEAGE), self._publisher)
+        self._lineage = Lineage(folder / LINEAGE)
+        self._workshop = GitWorkshop(folder / "policy", self._lineage, self._publisher)
         self._journal: Journal | None = None
         self._elapsed_s: Callable[[float], float] = lambda now_unix_s: 0.0
 
@@ -205,7 +206,9 @@ class _Run:
         fleet = Fleet(stations, names, plan.pace)
         title = f"{plan.task}, {plan.edges} emulated station{'s' * (plan.edges != 1)}, seed {plan.seed}"
         limits = Limits(title, plan.target, 60.0 * plan.budget_minutes, lambda: self._interrupt.count)
-        researcher = OfflineResearcher(load_space(folder / "policy"), plan.seed, self._key_of)
+        researcher = OfflineResearcher(
+            load_space(folder / "policy"), plan.seed, self._key_of, self._lineage.merge_lines
+        )
         place = Place(plan.task, folder, plan.seed, lambda: plan.budget_minutes - self._elapsed_s(time.time()) / 60.0)
         crew = Crew(plan.wanted, place, self._store)
         conductor = Conductor(

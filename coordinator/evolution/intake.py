@@ -76,7 +76,10 @@ class Intake:
         source = self._workshop.merge(old.source, book.incumbent.source, other.source)
         if source is None:
             reason = "it changes what the new incumbent has changed"
-        elif not (reason := book.why_closed(source.key)):
+        else:  # its files as they are tested, with what the incumbent changed in them
+            proposal = replace(proposal, files={name: source.files[name] for name in proposal.files})
+            reason = book.why_closed(source.key)
+        if source is not None and not reason:
             try:
                 self._test(source, proposal, other.researcher, (book.incumbent.bundle, other.bundle), now_s)
             except (ProposalRefused, BundleError) as error:

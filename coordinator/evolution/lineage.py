@@ -105,12 +105,25 @@ class Lineage:
             else:
                 if one is None or other is None or before is None:
                     return None
-                chosen = self._merge_lines(before, one, other)
+                chosen = self.merge_lines(before, one, other)
                 if chosen is None:
                     return None
             if chosen is not None:
                 merged[name] = chosen
         return merged
+
+    def merge_lines(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        """Return `ours` with the lines that `theirs` changed against `base`; None where both changed the same.
+
+        Raises:
+            LineageError: git cannot be run.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, side) for side in ("ours", "base", "theirs")]
+            for path, data in zip(paths, (ours, base, theirs), strict=True):
+                path.write_bytes(data)
+            ran = self._run("merge-file", "-p", "-q", *map(str, paths))
+        return ran.stdout if ran.returncode == 0 else None
 
     def name(self, bundle: str, commit: str) -> None:
         """Let the bundle's ref name a commit.
@@ -167,14 +180,6 @@ class Lineage:
             blobs = self._git("hash-object", "-w", "--no-filters", "--stdin-paths", given=given).split()
         entries = [f"100644 blob {blob}\t{name}\0" for blob, name in zip(blobs, names, strict=True)]
         return self._git("mktree", "-z", given="".join(entries).encode())
-
-    def _merge_lines(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [Path(folder, side) for side in ("ours", "base", "theirs")]
-            for path, data in zip(paths, (ours, base, theirs), strict=True):
-                path.write_bytes(data)
-            ran = self._run("merge-file", "-p", "-q", *map(str, paths))
-        return ran.stdout if ran.returncode == 0 else None
 
     def _known(self, commit: str) -> str:
         if not COMMIT.fullmatch(commit) or not int(commit, 16):  # to git, nothing but zeros means no commit at all

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coordinator.evolution.ideas import ResearchContext
+from coordinator.research.code import MergeLines, together
 from coordinator.research.option import Option
 from coordinator.research.programs import joined, steps_in
 from coordinator.research.reading import WHOLE, led
@@ -15,18 +16,22 @@ from policies.space import PolicySpace
 MERGE_LEAD = 1.2  # an idea is merged that leads the incumbent by so many standard deviations
 
 
-def merges(space: PolicySpace, context: ResearchContext) -> list[Option]:
+def merges(space: PolicySpace, context: ResearchContext, merge_lines: MergeLines) -> list[Option]:
     """Return all changes that lead against the incumbent as one; none unless there are two.
 
-    Where two want the same parameter or file, the stronger has it; steps that two put into the program are all in it.
+    Where two want the same parameter or data, the stronger has it; steps that two put into the program are all in it,
+    and so is code that two changed in different places. One whose code clashes with a stronger's stays out.
     """
     leading = [item for item in context.standings if led(item, context) >= MERGE_LEAD]
     leading.sort(key=lambda item: led(item, context))
+    kept, code = together(context.files, leading[::-1], merge_lines)
+    leading = kept[::-1]
     changes: dict[str, Value] = {}
     files: dict[str, bytes] = {}
     for item in leading:
         changes |= item.changes
         files |= _with_program(space, context, files, item.files)
+    files |= code
     if len(leading) < 2 or any((changes, files) == (item.changes, item.files) for item in context.standings):
         return []
     parents = tuple(sorted({item.candidate_id for item in leading} - {0}))

@@ -33,6 +33,7 @@ from coordinator.research import (
     simplify,
     single,
 )
+from coordinator.research.code import MergeLines, clash
 from coordinator.research.option import Option
 from coordinator.research.persistence import lasting
 from coordinator.research.scales import canonical as canonical
@@ -53,12 +54,15 @@ class OfflineResearcher:
 
     name = "offline"
 
-    def __init__(self, space: PolicySpace, seed: int, key_of: KeyOf | None = None) -> None:
+    def __init__(
+        self, space: PolicySpace, seed: int, key_of: KeyOf | None = None, merge_lines: MergeLines = clash
+    ) -> None:
         """Vary what `space`, the policy as it ships, declares.
 
         Args:
             key_of: the key of the source that changes and files would make of the incumbent, as in `context.known`;
                 None where it cannot be made. Without it the key is `canonical` of the parameters.
+            merge_lines: makes one file of code of two that both changed.
 
         Raises:
             SpaceError: it declares nothing that can be varied without end.
@@ -66,6 +70,7 @@ class OfflineResearcher:
         if not any(item.scale != "integer" for item in space.parameters):
             raise SpaceError(f"{space.name} declares no continuous parameter, so that ideas would run out; declare one")
         self._shipped, self._seed, self._key_of = space, seed, key_of
+        self._merge_lines = merge_lines
 
     def propose(self, context: ResearchContext) -> Proposal:
         """Return a change that is not closed."""
@@ -121,8 +126,8 @@ class OfflineResearcher:
             *single.switches(space, context),
             *single.steps(space, context),
             *programs.edits(space, context),
-            *merge.merges(space, context),
-            *crossover.crossings(context),
+            *merge.merges(space, context, self._merge_lines),
+            *crossover.crossings(context, self._merge_lines),
             *combine.combinations(space, context, rng, GROUPS),
             *racing.races(space, context, self._seed),
             *local.climbs(space, context, self._seed),

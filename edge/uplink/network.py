@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +37,7 @@ CONFIG: dict[str, Any] = {
     "transport/link/rx/max_message_size": MOST_BYTES,
 }
 TIMEOUT_S = 3.0
-FIRST_DOUBT_S, LONGEST_DOUBT_S = 10.0, 120.0
+FIRST_DOUBT_S, LONGEST_DOUBT_S = 10.0, 600.0
 BULK = "blob"  # the topic
 
 
@@ -74,8 +76,10 @@ class Line:
         self.close()
 
     def close(self) -> None:
-        """Close the session."""
-        self._session.close()  # type: ignore[no-untyped-call]
+        """Close the session, for good."""
+        with self._lock:
+            self._doubt_at_s = math.inf
+            self._session.close()  # type: ignore[no-untyped-call]
 
     def ask(
         self, key: str, payload: bytes = b"", attachment: bytes | None = None, timeout_s: float = TIMEOUT_S
@@ -124,8 +128,13 @@ class Line:
                 LOG.warning("linked to %s without an answer for %.0f s; linking anew", self.endpoint, self._patience_s)
             self._patience_s = min(2.0 * self._patience_s, LONGEST_DOUBT_S)  # zenoh keeps 14 kB of each session
             self._doubt_at_s = now_s + self._patience_s
-            self._session.close()  # type: ignore[no-untyped-call]
-            self._open()
+            try:
+                self._session.close()  # type: ignore[no-untyped-call]
+                self._open()
+            except (zenoh.ZError, UplinkError) as error:
+                LOG.warning("cannot open a session to %s anew; it is tried again later: %s", self.endpoint, error)
+                with suppress(zenoh.ZError):  # half open it would only look alive
+                    self._session.close()  # type: ignore[no-untyped-call]
 
     def _open(self) -> None:
         config = zenoh.Config()
@@ -156,7 +165,7 @@ class Coordinator(Line):
 
     def publish_status(self, payload: bytes) -> None:
         """Send a status to whoever listens; it is lost where nobody does."""
-        with self._lock:
+        with self._lock, suppress(zenoh.ZError):  # as where the session could not be opened anew
             self._status.put(payload)
 
     def _open(self) -> None:

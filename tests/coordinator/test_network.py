@@ -44,6 +44,10 @@ REQUEST = {
     "protocol": PROTOCOL, "edge": EDGE, "epoch": "e1", "task": "push_t", "wants": 1, "station_hash": "5" * 64,
     "calibration_hash": "6" * 64, "software": "s", "memory_mb": 300.0,
 }  # fmt: skip
+STATUS = {
+    "edge": EDGE, "state": "trial", "detail": "", "bundle": "", "start_id": "", "sequence": 4, "station_time_s": 10.0,
+    "wall_unix_s": NOW_S, "memory_mb": 310.0, "refusal": "",
+}  # fmt: skip
 INVENTORY = {"protocol": PROTOCOL, "edge": EDGE, "epoch": "e1", "recordings": []}
 TRIAL = Trial(
     edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle=BUNDLE,
@@ -373,15 +377,11 @@ def test_an_edge_is_told_what_is_not_here(lab: Lab) -> None:
 
 
 def test_a_status_is_shown_and_noise_in_its_place_is_passed_over(lab: Lab) -> None:
-    status = {
-        "edge": "station-1", "state": "trial", "detail": "", "bundle": "", "start_id": "", "sequence": 4,
-        "station_time_s": 10.0, "wall_unix_s": NOW_S, "memory_mb": 310.0, "refusal": "",
-    }  # fmt: skip
     view = lab.roster.view("station-1")
     lab.line.publish_status(b"noise")
-    lab.line.publish_status(msgpack.packb(status))
+    lab.line.publish_status(msgpack.packb(STATUS))
     lab.serve(lambda: view.state == "trial")
-    lab.line.publish_status(msgpack.packb(status | {"station_time_s": 40.0, "wall_unix_s": NOW_S + 2.0}))
+    lab.line.publish_status(msgpack.packb(STATUS | {"station_time_s": 40.0, "wall_unix_s": NOW_S + 2.0}))
     lab.serve(lambda: len(view.clocks) == 2)
     assert (view.speed, view.last_sequence, view.peak_memory_mb) == (15.0, 4, 310.0)
 
@@ -432,17 +432,58 @@ def test_a_session_that_does_not_find_the_coordinator_is_opened_anew(lab: Lab) -
             time.sleep(0.02)
 
 
+def doubt(line: Coordinator) -> None:
+    """Let a line that is of no use be opened anew."""
+    line._doubt_at_s = 0.0
+    with pytest.raises(NoAnswer):
+        line.ask(key_of(EDGE, "lease"))
+
+
+def test_a_line_that_is_opened_anew_is_as_good_as_before(lab: Lab) -> None:
+    lab.line.close()
+    lab.serve(lambda: not lab.roster.view(EDGE).here)
+    doubt(lab.line)
+    assert lab.line._patience_s > FIRST_DOUBT_S
+    lab.serve(lambda: lab.roster.view(EDGE).here)  # its sign of life
+    lab.line.publish_status(msgpack.packb(STATUS))
+    lab.serve(lambda: lab.roster.view(EDGE).state == STATUS["state"])
+    assert lab.lease(0) == []
+    assert lab.line._patience_s == FIRST_DOUBT_S
+
+
+def test_a_line_that_cannot_be_opened_anew_is_tried_again(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint, lab.line.endpoint = lab.line.endpoint, "nonsense"
+    lab.line.close()
+    doubt(lab.line)
+    assert "it is tried again later" in caplog.text
+    lab.line.publish_status(b"to nobody")
+    lab.line.endpoint = endpoint
+    doubt(lab.line)
+    lab.serve(lambda: lab.roster.view(EDGE).here)
+    assert lab.lease(0) == []
+
+
+def test_a_line_that_was_closed_stays_closed() -> None:
+    now_s = 0.0
+    with Line(free_endpoint(), {}, lambda: now_s) as line:
+        line.close()
+        now_s = 1e6
+        with pytest.raises(NoAnswer):
+            line.ask(key_of(EDGE, "lease"))
+        assert line._session.is_closed()
+
+
 def test_a_line_that_is_of_no_use_is_opened_anew_ever_more_rarely() -> None:
     now_s = 0.0
     opened_s = []
     with Line(free_endpoint(), {}, lambda: now_s) as line:
-        for second in range(400):
+        for second in range(0, 2000, 10):
             now_s, before = float(second), line._session
             with pytest.raises(NoAnswer):
                 line.ask(key_of(EDGE, "lease"))
             if line._session is not before:
                 opened_s.append(second)
-    assert opened_s == [10, 30, 70, 150, 270, 390]
+    assert opened_s == [10, 30, 70, 150, 310, 630, 1230, 1830]
 
 
 def test_both_ends_agree_on_the_largest_recording() -> None:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coordinator.evolution.ideas import DevResult, Played, ResearchContext, Standing, Tried
+from coordinator.evolution.lineage import Lineage
 from coordinator.research import combine, crossover, local, merge, play, programs, racing, simplify
+from coordinator.research.code import clash
 from coordinator.research.offline import OfflineResearcher
 from coordinator.research.persistence import lasting
 from coordinator.research.scales import canonical, share_of
@@ -97,9 +100,43 @@ def test_merged_candidates_keep_the_steps_of_both() -> None:
         Standing({}, 2.0, 7, {PROGRAM: write_steps(("look", "go", "find", "press"))}),
         Standing({"good": True}, 2.5, 8, {PROGRAM: write_steps(("look", "go", "wait", "press"))}),
     )
-    (option,) = merge.merges(SPACE, context(files=FILES, standings=standings))
+    (option,) = merge.merges(SPACE, context(files=FILES, standings=standings), clash)
     assert set(read_steps(option.files[PROGRAM])) == {"look", "go", "find", "wait", "press"}
     assert option.changes == {"good": True}
+
+
+CODE = b"a = 1\n\n\ndef run() -> None:\n    pass\n\n\nz = 1\n"
+TOP, END, TOP_TOO = CODE.replace(b"a = 1", b"a = 2"), CODE.replace(b"z = 1", b"z = 2"), CODE.replace(b"a = 1", b"a = 3")
+BOTH = TOP.replace(b"z = 1", b"z = 2")
+
+
+def coded(*codes: bytes) -> tuple[Standing, ...]:
+    """Return candidates that change a file of code, each to one of `codes` and stronger than those before it."""
+    wins = ("++++....", "....++++", "..++++..")
+    return tuple(
+        Standing({}, 2.0 + 0.1 * place, 7 + place, {"policy.py": code}, results(wins[place]))
+        for place, code in enumerate(codes)
+    )
+
+
+def test_code_that_two_changed_in_different_places_is_merged_and_crossed_line_by_line(tmp_path: Path) -> None:
+    merge_lines = Lineage(tmp_path).merge_lines
+    shown = context(files={**FILES, "policy.py": CODE}, standings=coded(TOP, END), dev=results("........"))
+    options = [*merge.merges(SPACE, shown, merge_lines), *crossover.crossings(shown, merge_lines)]
+    assert [(item.kind, item.parents, item.files) for item in options] == [
+        (kind, (7, 8), {"policy.py": BOTH}) for kind in ("merge", "crossover")
+    ]
+
+
+def test_of_clashing_code_the_stronger_s_is_merged_and_nothing_is_crossed(tmp_path: Path) -> None:
+    merge_lines = Lineage(tmp_path).merge_lines
+    files = {**FILES, "policy.py": CODE}
+    shown = context(files=files, standings=coded(TOP, TOP_TOO), dev=results("........"))
+    assert not merge.merges(SPACE, shown, merge_lines)
+    assert not crossover.crossings(shown, merge_lines)
+    (option,) = merge.merges(SPACE, replace(shown, standings=coded(TOP, TOP_TOO, END)), merge_lines)
+    assert option.parents == (8, 9)
+    assert option.files == {"policy.py": TOP_TOO.replace(b"z = 1", b"z = 2")}
 
 
 # -- several at once --------------------------------------------------------------------------------------------------
@@ -199,7 +236,7 @@ def test_winners_from_different_starts_are_crossed_and_both_are_parents() -> Non
         Standing({"mate": True, "a": 2.0}, 1.1, 6, {}, results("....++++")),
         Standing({"idle": True}, 1.2, 7, {}, results("++......")),
     )
-    best = crossover.crossings(context(standings=standings, dev=results("........")))[0]
+    best = crossover.crossings(context(standings=standings, dev=results("........")), clash)[0]
     assert best.changes == {"good": True, "mate": True, "a": 2.0}
     assert best.parents == (5, 6)
 
@@ -209,7 +246,7 @@ def test_nothing_is_crossed_where_one_wins_wherever_the_other_does() -> None:
         Standing({"good": True}, 1.0, 5, {}, results("++++....")),
         Standing({"mate": True}, 1.1, 6, {}, results("++......")),
     )
-    assert not crossover.crossings(context(standings=standings, dev=results("........")))
+    assert not crossover.crossings(context(standings=standings, dev=results("........")), clash)
 
 
 def test_pieces_are_taken_out_only_of_what_succeeds_often_and_need_not_gain() -> None:

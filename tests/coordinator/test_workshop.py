@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.evolution.book import Book
 from coordinator.evolution.ideas import Play, Proposal, ProposalRefused, Source
+from coordinator.evolution.intake import Intake
 from coordinator.evolution.lineage import Lineage, LineageError
 from coordinator.evolution.workshop import GitWorkshop, message, with_defaults
 from coordinator.publish.publisher import Publisher
@@ -273,6 +275,23 @@ def test_what_both_changed_otherwise_or_what_is_no_policy_together_does_not_merg
     without = shop.draft(seed, idea(policy__toml=TOML[:at] + TOML[end:]))
     waits = shop.draft(seed, idea(program__toml=write_steps(("look", "push", "wait", "stop"))))
     assert shop.merge(seed, without, waits) is None
+
+
+def test_an_idea_that_is_tested_anew_on_a_new_incumbent_is_told_with_the_code_that_is_tested(
+    shop: GitWorkshop, seed: Source
+) -> None:
+    book = Book(1)
+    intake = Intake(shop, book)
+    intake.ship(1_000.0)
+    shipped, code = book.incumbent, POLICY["policy.py"]
+    for changed in (b"FIRST = True\n" + code, code + b"LAST = True\n"):
+        assert intake.take(idea(policy__py=changed), "agent", 1_001.0) == ""
+    book.incumbent, other = book.testing
+    book.testing.clear()
+    intake.rebase(other, shipped, 1_002.0)
+    [again] = book.testing
+    assert again.standing.files == {"policy.py": b"FIRST = True\n" + code + b"LAST = True\n"}
+    assert again.source.files["policy.py"] == again.standing.files["policy.py"]
 
 
 # Publishing.
