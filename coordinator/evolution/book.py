@@ -232,6 +232,7 @@ def _tried(candidate: Candidate, parent: Candidate, decision: DecisionMade) -> T
         gain_points=decision.gain_points,
         robot_minutes=candidate.station_s / 60.0,
         dev=tuple(candidate.dev),
+        pairs=decision.pairs,
     )
 
 

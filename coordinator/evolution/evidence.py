@@ -29,7 +29,8 @@ from policies.interface import Array
 
 PROGRESS_MARGIN = 0.05  # of progress; less than this between two attempts says nothing
 FASTER_SHARE = 0.9  # near the ceiling an attempt at least a tenth shorter is better
-SCREEN_ATTEMPTS = 8
+SCREEN_ATTEMPTS, LONGEST_SCREEN = 8, 24
+SEEN_TO_FAIL = 2.4  # how often the incumbent would fail in a whole screen, where it fails seldom
 # In standard deviations. A lead of one success in eight passes: eight attempts cannot tell more, and turning down what
 # is 25 points better costs more than a gate that gives up early.
 SCREEN_LEAD = 0.65  # what a whole screen must show,
@@ -107,13 +108,26 @@ def compare(candidate: Result, incumbent: Result, near_ceiling: bool = False) ->
     return int(gained >= PROGRESS_MARGIN) - int(gained <= -PROGRESS_MARGIN)
 
 
-def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bool = False) -> Stage:
+def screen_length(incumbent: Sequence[Result]) -> int:
+    """Return how many attempts a whole screen has: more where the incumbent fails seldom, as few tell nobody apart."""
+    failed = sum(not item.success for item in incumbent)
+    failing = (failed + 1) / (len(incumbent) + 2)  # by Laplace's rule
+    return min(LONGEST_SCREEN, max(SCREEN_ATTEMPTS, round(SEEN_TO_FAIL / failing)))
+
+
+def screen(
+    results: Sequence[Result],
+    incumbent: Sequence[Result],
+    not_worse: bool = False,
+    length: int = SCREEN_ATTEMPTS,
+) -> Stage:
     """Say whether a candidate deserves fresh starts, from its attempts on development starts.
 
     The lead is the sum of its comparisons with the incumbent, each averaged over all `incumbent` attempts on its
     station (on all stations where those are few), over what such a sum varies by for the incumbent itself. Whoever
     never fails passes, as no lead over a good incumbent is large, and one that was not seen to fail leaves none at all;
-    the gate may still find a candidate surer or faster. A simplification (`not_worse`) passes unless it trails by as
+    the gate may still find a candidate surer or faster. A screen of a greater `length` goes on after SCREEN_ATTEMPTS
+    only with what would have passed there. A simplification (`not_worse`) passes unless it trails by as
     much as others must lead.
     """
     if not results or not incumbent:
@@ -124,11 +138,15 @@ def screen(results: Sequence[Result], incumbent: Sequence[Result], not_worse: bo
     lead = float(np.sum(scores) / np.sqrt(count * spread))
     flawless = all(item.success for item in results) and lead >= 0.0
     call = Call.GO_ON
-    whole = count >= SCREEN_ATTEMPTS
     wanted, hopeless = (-SCREEN_LEAD, NO_LEAD[:1]) if not_worse else (SCREEN_LEAD, NO_LEAD)
-    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (whole and (lead >= wanted or flawless)):
+    leads = lead >= wanted or flawless
+    if (count >= EARLY_LEAD[0] and lead >= EARLY_LEAD[1]) or (count >= length and leads):
         call = Call.PASS
-    elif whole or any(count >= least and lead < below for least, below in hopeless):
+    elif (
+        count >= length
+        or (count == SCREEN_ATTEMPTS and not leads)
+        or any(count >= least and lead < below for least, below in hopeless)
+    ):
         call = Call.REJECT
     reason = f"{lead:+.1f} standard deviations from the incumbent in {count} attempts on development starts"
     better, worse = int(np.sum(scores > 0)), int(np.sum(scores < 0))  # the journal writes them as JSON

@@ -76,6 +76,7 @@ class Tried:
     gain_points: float
     robot_minutes: float  # of station time that its attempts took
     dev: tuple[DevResult, ...] = ()
+    pairs: int = 0  # that the gate looked at
 
 
 @dataclass(frozen=True)

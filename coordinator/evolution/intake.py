@@ -120,9 +120,10 @@ class Intake:
             if other is None or other.parent is None:
                 raise ProposalRefused(f"there is no candidate {number} to merge")
             merged = self._workshop.merge(other.parent.source, source, other.source)
-            if merged is None:
+            if merged is not None:
+                source = merged
+            elif not (proposal.changes or proposal.files):  # which say what comes of what both change
                 raise ProposalRefused(f"candidate {number} changes what another parent changes too")
-            source = merged
         if proposal.parents and not (proposal.changes or proposal.files):
             return source
         return self._workshop.draft(source, proposal)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from coordinator.evolution.book import Book
 from coordinator.evolution.candidate import Candidate, Slot
-from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, Stage, screen
+from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, Stage, screen, screen_length
 from coordinator.evolution.starts import Start, Starts
 from coordinator.scheduling.work import Urgency
 
@@ -83,7 +83,8 @@ class Screening:
             if slot.result is None:
                 break
             results.append(slot.result)
-        stage = screen(results, self._book.incumbent.results, candidate.proposal.not_worse)
+        incumbent = self._book.incumbent.results
+        stage = screen(results, incumbent, candidate.proposal.not_worse, self._length(candidate))
         candidate.last, candidate.lead, candidate.mean = stage, stage.lead, stage.mean
         self.ended += stage.call is not Call.GO_ON
         return stage
@@ -92,15 +93,26 @@ class Screening:
         """Return where a candidate is to be tried next; None while enough of its attempts are out."""
         if sum(slot.result is None for slot in candidate.screens.values()) >= most_out:
             return None
-        return next((start for start in self._window() if start.start_id not in candidate.screens), None)
+        window = self._window(self._length(candidate))
+        return next((start for start in window if start.start_id not in candidate.screens), None)
+
+    def _length(self, candidate: Candidate) -> int:
+        """Return how many attempts a candidate is to have; a simplification need not stand out."""
+        if candidate.proposal.not_worse:
+            return SCREEN_ATTEMPTS
+        return min(screen_length(self._book.incumbent.results), len(self._dev))
 
     def _slot(self, candidate: Candidate, start: Start) -> Slot:
-        """Give the first test of a policy the incumbent's seeds, so that luck is shared; later ones others."""
+        """Give the first test of a policy the incumbent's seeds, so that luck is shared; later ones others.
+
+        The incumbent has none where a screen is long.
+        """
+        its = self._book.incumbent.screens.get(start.start_id)
         is_first = self._book.tests_of(candidate.source) == 1
-        seed = self._book.incumbent.screens[start.start_id].seed if is_first else self._book.draw_seed()
+        seed = self._book.draw_seed() if its is None or not is_first else its.seed
         slot = candidate.screens[start.start_id] = Slot(candidate, start, "screen", seed)
         return slot
 
-    def _window(self) -> list[Start]:
+    def _window(self, length: int = SCREEN_ATTEMPTS) -> list[Start]:
         begin = self._generation * SCREEN_ATTEMPTS
-        return [self._dev[(begin + k) % len(self._dev)] for k in range(SCREEN_ATTEMPTS)]
+        return [self._dev[(begin + k) % len(self._dev)] for k in range(length)]

@@ -19,8 +19,11 @@ STALE = 0.25  # what a test against an earlier incumbent counts
 HELP_WEIGHT = 8.0
 WHOLE = 1.0 + HELP_WEIGHT  # what an option deserves that was not tried and helps against all failures
 SCREEN_FULL = 8.0  # attempts of a whole screen
+NO_GAIN = ("reject", "inconclusive")
 AFTER_GATE = 0.3  # of a screen's lead that a gate did not bear out
 GATE_COUNTS = 16.0  # attempts that a gate without a gain is worth
+UNDECIDED_COUNTS = 64.0  # and at most one that gained something but could not show it
+LEAST_VARIANCE = 0.02  # of the incumbent's success
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,42 @@ def effects(context: ResearchContext) -> list[Effect]:
         counts = 1.0 if tried.candidate_id in mine else STALE
         attempts = len(tried.dev) or SCREEN_FULL
         found.append(Effect(tried.changes, content, tried.lead * (SCREEN_FULL / attempts) ** 0.5, counts * attempts))
-        if tried.stage == "gate" and tried.verdict in ("reject", "inconclusive"):
-            found.append(Effect(tried.changes, content, 0.0, counts * GATE_COUNTS))
+        if tried.stage == "gate" and tried.verdict in NO_GAIN:
+            found.append(Effect(tried.changes, content, *_at_gate(tried, context, counts)))
     return found
 
 
+def _at_gate(tried: Tried, context: ResearchContext, counts: float) -> tuple[float, float]:
+    """Return the lead that a gate without a decision for it has seen, of a whole screen, and what it counts."""
+    if not _undecided(tried):
+        return 0.0, counts * GATE_COUNTS
+    gain = tried.gain_points / 100.0
+    return float(SCREEN_FULL**0.5 * gain / _spread(context)), counts * min(float(tried.pairs), UNDECIDED_COUNTS)
+
+
 def led(item: Standing, context: ResearchContext) -> float:
-    """Return the lead that a change is believed to have; at a gate without a gain it turned out to be luck."""
-    lost = {
-        tried.candidate_id
-        for tried in context.tried
-        if tried.stage == "gate" and tried.verdict in ("reject", "inconclusive")
+    """Return the lead that a change is believed to have: at a gate without a gain it turned out to be luck.
+
+    A gate that ends undecided may have seen a gain, too small to be shown in so many pairs; it leads by that.
+    """
+    given_up = {
+        tried.candidate_id: tried for tried in context.tried if tried.stage == "gate" and tried.verdict in NO_GAIN
     }
-    return item.lead * AFTER_GATE if item.candidate_id in lost else item.lead
+    tried = given_up.get(item.candidate_id)
+    if tried is None:
+        return item.lead
+    gain = tried.gain_points / 100.0 if _undecided(tried) else 0.0
+    return max(item.lead * AFTER_GATE, float(gain * (tried.pairs / 2.0) ** 0.5 / _spread(context)))
+
+
+def _undecided(tried: Tried) -> bool:
+    return tried.verdict == "inconclusive" and tried.pairs > 0
+
+
+def _spread(context: ResearchContext) -> float:
+    """Return the standard deviation of the incumbent's success."""
+    rate = success_rate(context)
+    return float(max(LEAST_VARIANCE, rate * (1.0 - rate)) ** 0.5)
 
 
 def dominant(context: ResearchContext) -> str:

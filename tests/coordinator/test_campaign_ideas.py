@@ -107,6 +107,31 @@ def test_a_merge_takes_over_what_its_parents_changed_and_no_score() -> None:
     assert campaign.propose(clash, "offline", 1.0) == ""
 
 
+def test_a_merge_of_what_two_want_otherwise_is_what_it_says_itself() -> None:
+    world = World(ladder, SEED, invalid=0.0)
+    campaign = begun(world)
+    for speed in (0.08, 0.12):
+        campaign.propose(Proposal("parameter", {"push_speed_m_s": speed}, f"{speed}", "no"), "offline", 0.0)
+    campaign.drain()
+    both = Proposal("merge", {"push_speed_m_s": 0.12, IDEAS[0]: True}, "both", "no", parents=(2, 3))
+    assert "changes what another parent changes" in campaign.propose(replace(both, changes={}), "offline", 1.0)
+    assert campaign.propose(both, "offline", 1.0) == ""
+    [made] = told(campaign, CandidateMade)
+    assert isinstance(made, CandidateMade)
+    params = world.workshop.sources[made.bundle].params
+    assert (params["push_speed_m_s"], params[IDEAS[0]]) == (0.12, True)
+
+
+def test_a_candidate_is_screened_longer_where_the_incumbent_hardly_fails() -> None:
+    world = World(lambda params: 1.0, SEED, invalid=0.0)
+    campaign = begun(world)
+    campaign.propose(switched(IDEAS[0]), "offline", 0.0)
+    starts: list[str] = []
+    while campaign._book.testing[0].state == "screen":
+        starts += [item.start_id for item in run_one(campaign, world) if item.purpose == "screen"]
+    assert len(starts) == len(set(starts)) == 24
+
+
 def test_a_play_runs_what_it_says_and_decides_nothing() -> None:
     world = World(ladder, SEED, invalid=0.0)
     campaign = begun(world)

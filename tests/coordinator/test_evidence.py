@@ -1,5 +1,7 @@
 """Laws of the evidence: boundaries, and error rates by simulation with printed seeds."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from coordinator.evolution.evidence import (
     heldout_hopeless,
     most_pairs,
     screen,
+    screen_length,
     wealth,
     worth_having,
 )
@@ -87,6 +90,36 @@ def test_whoever_never_fails_passes_against_an_incumbent_that_seldom_does() -> N
     seldom = [*[Result(True, 1.0, 20.0)] * 19, Result(False, 0.9, 20.0)]
     assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom).call is Call.PASS
     assert screen([Result(True, 1.0, 20.0)] * SCREEN_ATTEMPTS, seldom[:19]).call is Call.PASS
+
+
+@pytest.mark.parametrize(("won", "failed", "length"), [(0, 0, 8), (4, 6, 8), (8, 0, 24), (60, 12, 14), (200, 8, 24)])
+def test_a_screen_is_longer_where_the_incumbent_fails_seldom(won: int, failed: int, length: int) -> None:
+    incumbent = [Result(True, 1.0, 20.0)] * won + [Result(False, 0.5, 20.0)] * failed
+    assert screen_length(incumbent) == length
+
+
+@given(st.lists(results, min_size=24, max_size=24), st.lists(results, min_size=1, max_size=20))
+def test_a_long_screen_goes_on_past_the_short_one_only_with_what_would_have_passed(
+    candidate: list[Result], incumbent: list[Result]
+) -> None:
+    short, long = (screen(candidate[:SCREEN_ATTEMPTS], incumbent, length=length).call for length in (8, 24))
+    assert (long is Call.REJECT) == (short is Call.REJECT)
+    assert screen(candidate, incumbent, length=24).call in (Call.PASS, Call.REJECT)
+
+
+def test_a_long_screen_tells_apart_what_a_short_one_cannot() -> None:
+    rng = np.random.default_rng(SEED)
+    passed: Counter[tuple[int, float]] = Counter()
+    for _ in range(200):
+        incumbent = attempts(0.92, 60, rng)
+        for rate in (0.92, 0.99):
+            candidate = attempts(rate, 24, rng)
+            for length in (8, 24):
+                calls = (screen(candidate[:count], incumbent, length=length).call for count in range(1, length + 1))
+                passed[length, rate] += next(call for call in calls if call is not Call.GO_ON) is Call.PASS
+    assert passed[8, 0.92] > 80
+    assert passed[24, 0.92] < 60
+    assert passed[24, 0.99] > 150
 
 
 def test_nothing_to_compare_with_decides_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,8 +105,6 @@ def test_counts_add_up_and_the_order_of_attempts_never_counts(
     failures = sum(outcomes.count("m") + outcomes.count("f") for outcomes in [*(item for _, item in rows), now])
     assert sum(sum(item.counts) for item in mined.classes) == failures
     assert sum(item.attempts for item in mined.generations) == sum(len(item) for _, item in rows) + len(now)
-    again = [
-        Tried(*(*[getattr(item, name) for name in Tried.__dataclass_fields__][:-1], item.dev[::-1])) for item in line
-    ]
+    again = [replace(item, dev=item.dev[::-1]) for item in line]
     assert mine(again, attempts(now)[::-1]) == mined
     assert len(text(mined).splitlines()) <= 10

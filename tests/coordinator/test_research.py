@@ -10,6 +10,7 @@ import pytest
 
 import policies
 from coordinator.evolution.ideas import DevResult, ResearchContext, Standing, Tried
+from coordinator.research import reading
 from coordinator.research.offline import OfflineResearcher
 from coordinator.research.persistence import persisted, shifts
 from coordinator.research.rates import PRIORS, drawn_rates
@@ -162,6 +163,22 @@ def test_a_lead_that_a_gate_did_not_bear_out_is_not_merged() -> None:
     researcher = OfflineResearcher(SPACE, 6)
     made = proposals(researcher, context(standings=leading, tried=(lost,)), 50)
     assert not [item for item in made if item.kind == "merge"]  # type: ignore[attr-defined]
+
+
+def test_a_gain_that_a_gate_saw_and_could_not_show_is_merged_and_weighs_more_than_one_that_it_did_not_see() -> None:
+    leading = (Standing({"choose_by_model": True}, 3.0, 11), Standing({"push_speed_m_s": 0.08}, 1.0, 12))
+    dev = results(9, 1)
+    merged, effect = [], []
+    for gain in (-1.0, 1.0, 8.0):
+        shown = tried(
+            12, "parameter", {"push_speed_m_s": 0.08}, "inconclusive", stage="gate", pairs=160, gain_points=gain
+        )
+        seen = context(standings=leading, tried=(shown,), dev=dev)
+        made = proposals(OfflineResearcher(SPACE, 6), seen, 50)
+        merged.append(any(item.kind == "merge" for item in made))  # type: ignore[attr-defined]
+        effect.append(reading.effects(seen)[-1].lead)
+    assert merged == [False, False, True]
+    assert effect[0] < 0.0 < effect[1] < effect[2]
 
 
 def test_what_failed_on_an_earlier_incumbent_soon_gets_another_chance() -> None:
