@@ -1,10 +1,11 @@
 """What the gate lets through and what that costs, by simulation: equal candidates, and better ones by known gains.
 
-Each candidate goes the whole way: a screen of eight, pairs at the gate, then the bank of once-failed states; what its
-campaign may risk is kept in one purse. An attempt succeeds or fails and shows nothing else, no progress and no time,
-which is the hardest case for power; near the ceiling, where times are compared, there are equal ones that vary in time
-too. Candidate and incumbent share the draw of an attempt with a probability (`shared`), as a start that is hard is so
-for both; 0.8 is the value of facts that the bounds were set with, 0 is a world in which pairing does not help.
+Each candidate goes the whole way: a screen of eight, or of more where the incumbent fails seldom, pairs at the gate,
+then the bank of once-failed states; what its campaign may risk is kept in one purse. An attempt succeeds or fails and
+shows nothing else, no progress and no time, which is the hardest case for power; near the ceiling, where times are
+compared, there are equal ones that vary in time too. Candidate and incumbent share the draw of an attempt with a
+probability (`shared`), as a start that is hard is so for both; 0.8 is the value of facts that the bounds were set with,
+0 is a world in which pairing does not help.
 
 Episodes are those that the candidate causes: its attempts in the screen, both halves of each of its pairs, its
 attempts on once-failed states, and a tenth of the incumbent's baseline of eight, which serves at least ten candidates.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coordinator.evolution.campaign_alpha import Purse
-from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, screen, worth_having
+from coordinator.evolution.evidence import SCREEN_ATTEMPTS, Call, Result, screen, screen_length, worth_having
 from coordinator.evolution.pairs import Paired, judge
 from coordinator.evolution.rates import exact_interval
 from coordinator.evolution.regression import BANK, bank, needed
@@ -139,9 +140,12 @@ def _campaign(world: World, purse: Purse, count: int, rng: np.random.Generator) 
 
 def _test(world: World, purse: Purse, rng: np.random.Generator) -> tuple[Trialled, Purse]:
     """Take a candidate as far as it comes."""
+    won = round(KNOWN * world.incumbent)
+    length = screen_length([_result(place < won, 20.0) for place in range(KNOWN)])
     baseline = [world.pair(rng) for _ in range(SCREEN_ATTEMPTS)]
     mine, theirs = [pair[0] for pair in baseline], [pair[1] for pair in baseline]
-    stages = (screen(mine[: count + 1], theirs) for count in range(SCREEN_ATTEMPTS))
+    mine += [world.pair(rng)[0] for _ in range(length - SCREEN_ATTEMPTS)]  # where the incumbent has no attempts
+    stages = (screen(mine[: count + 1], theirs, length=length) for count in range(length))
     last = next(stage for stage in stages if stage.call is not Call.GO_ON)
     episodes = BASELINE_EPISODES + last.pairs
     if last.call is not Call.PASS:
