@@ -72,6 +72,7 @@ class Candidate:
     urgency: Urgency
     state: str = "screen"
     screens: dict[str, Slot] = field(default_factory=dict)  # by start
+    screen_length: int = 0  # attempts of a whole screen, fixed with the first
     stake: float = 0.0  # of the campaign's purse, from its first pair on
     worth: float = WORTH  # the gain that its pairs are to show, and
     most_pairs: int = GATE_CAP  # how many there may be, from then on too

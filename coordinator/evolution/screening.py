@@ -98,8 +98,8 @@ class Screening:
 
     def _length(self, candidate: Candidate) -> int:
         """Return how many attempts a candidate is to have; a simplification need not stand out."""
-        if candidate.proposal.not_worse:
-            return SCREEN_ATTEMPTS
+        if candidate.screen_length or candidate.proposal.not_worse:
+            return candidate.screen_length or SCREEN_ATTEMPTS
         return min(screen_length(self._book.incumbent.results), len(self._dev))
 
     def _slot(self, candidate: Candidate, start: Start) -> Slot:
@@ -107,6 +107,7 @@ class Screening:
 
         The incumbent has none where a screen is long.
         """
+        candidate.screen_length = self._length(candidate)  # else one that gets shorter later would never end
         its = self._book.incumbent.screens.get(start.start_id)
         is_first = self._book.tests_of(candidate.source) == 1
         seed = self._book.draw_seed() if its is None or not is_first else its.seed
