@@ -93,7 +93,10 @@ class Screening:
         """Return where a candidate is to be tried next; None while enough of its attempts are out."""
         if sum(slot.result is None for slot in candidate.screens.values()) >= most_out:
             return None
-        window = self._window(self._length(candidate))
+        length = self._length(candidate)
+        if candidate.last is None or candidate.last.pairs < SCREEN_ATTEMPTS:
+            length = min(length, SCREEN_ATTEMPTS)  # the rest only for what has passed there, whatever came in first
+        window = self._window(length)
         return next((start for start in window if start.start_id not in candidate.screens), None)
 
     def _length(self, candidate: Candidate) -> int:

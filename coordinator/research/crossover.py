@@ -30,12 +30,12 @@ def crossings(context: ResearchContext, merge_lines: MergeLines) -> list[Option]
         kept, code = together(context.files, (one, other), merge_lines)
         if len(kept) == 2 and _differ(one, other, code):
             crossed.append((apart, one, other, code))
-    return [_crossed(*pair) for pair in crossed]
+    return [_crossed(context, *pair) for pair in crossed]
 
 
-def _crossed(apart: int, one: Standing, other: Standing, code: Mapping[str, bytes]) -> Option:
+def _crossed(context: ResearchContext, apart: int, one: Standing, other: Standing, code: Mapping[str, bytes]) -> Option:
     """Return both changes; where they want the same, the one that leads has it."""
-    weaker, stronger = sorted((one, other), key=lambda item: item.lead)
+    weaker, stronger = sorted((one, other), key=lambda item: led(item, context))
     changes: dict[str, Value] = {**weaker.changes, **stronger.changes}
     files = {**weaker.files, **stronger.files, **code}
     parents = tuple(sorted((one.candidate_id, other.candidate_id)))

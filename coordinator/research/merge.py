@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coordinator.evolution.ideas import ResearchContext
+from coordinator.evolution.ideas import ResearchContext, Standing
 from coordinator.research.code import MergeLines, together
 from coordinator.research.option import Option
 from coordinator.research.programs import joined, steps_in
@@ -34,9 +34,15 @@ def merges(space: PolicySpace, context: ResearchContext, merge_lines: MergeLines
     files |= code
     if len(leading) < 2 or any((changes, files) == (item.changes, item.files) for item in context.standings):
         return []
-    parents = tuple(sorted({item.candidate_id for item in leading} - {0}))
+    parents = tuple(sorted({item.candidate_id for item in leading if _is_in(item, changes, files, code)} - {0}))
     says = f"what changes {', '.join(sorted(files))}" if files else ""
     return [Option("merge", changes, WHOLE, files, says, parents)]
+
+
+def _is_in(item: Standing, changes: Mapping[str, Value], files: Mapping[str, bytes], code: Mapping[str, bytes]) -> bool:
+    """Return whether anything of a candidate is in what was merged: a stronger may have all that it wanted."""
+    own = any(changes[name] == value for name, value in item.changes.items())
+    return own or any(name in code or name == PROGRAM or files[name] == data for name, data in item.files.items())
 
 
 def _with_program(

@@ -1,7 +1,7 @@
 """The researcher that needs no key: it varies what a policy declares, and learns which kind of change pays.
 
-- It knows what a policy declares (parameters, ideas, skills, play), what was tried, and results on development starts;
-  no simulator, no seed, no outcome of a gate or held-out start.
+- It knows what a policy declares (parameters, ideas, skills, play), what was tried and the sums that each test ended
+  with, and results on development starts; no simulator, no seed, no outcome of any other start.
 - It keeps no state: every draw is seeded by its seed and the number of proposals made, so the same context gives the
   same proposal, before and after a restart.
 - Each kind of change is a module beside this one and lists its options. A kind is drawn by how often it paid for its

@@ -1,6 +1,6 @@
 """What a researcher reads out of its context: what is about the present incumbent, what a change was worth, what fails.
 
-Only development starts are in a context, so nothing here can leak another one.
+Only development starts are in a context by name, and of a gate no more than its sums, so nothing here can leak another.
 """
 
 from __future__ import annotations
@@ -96,16 +96,19 @@ def effects(context: ResearchContext) -> list[Effect]:
         attempts = len(tried.dev) or SCREEN_FULL
         found.append(Effect(tried.changes, content, tried.lead * (SCREEN_FULL / attempts) ** 0.5, counts * attempts))
         if tried.stage == "gate" and tried.verdict in NO_GAIN:
-            found.append(Effect(tried.changes, content, *_at_gate(tried, context, counts)))
+            measured = _undecided(tried) and tried.candidate_id in mine
+            lead, attempts = _at_gate(tried, context) if measured else (0.0, counts * GATE_COUNTS)
+            found.append(Effect(tried.changes, content, lead, attempts))
     return found
 
 
-def _at_gate(tried: Tried, context: ResearchContext, counts: float) -> tuple[float, float]:
-    """Return the lead that a gate without a decision for it has seen, of a whole screen, and what it counts."""
-    if not _undecided(tried):
-        return 0.0, counts * GATE_COUNTS
-    gain = tried.gain_points / 100.0
-    return float(SCREEN_FULL**0.5 * gain / _spread(context)), counts * min(float(tried.pairs), UNDECIDED_COUNTS)
+def _at_gate(tried: Tried, context: ResearchContext) -> tuple[float, float]:
+    """Return the lead that an undecided gate has seen, of a whole screen, and what it counts.
+
+    What varies in a pair is both of its attempts, so two pairs say as much as one attempt against a known rate.
+    """
+    lead = SCREEN_FULL**0.5 * tried.gain_points / 100.0 / _spread(context)
+    return float(lead), min(tried.pairs / 2.0, UNDECIDED_COUNTS)
 
 
 def led(item: Standing, context: ResearchContext) -> float:

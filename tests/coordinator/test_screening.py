@@ -50,6 +50,23 @@ def test_a_long_screen_goes_on_to_its_end_though_the_incumbent_turns_out_worse_m
         slot = screening.next(tested.urgency, 1)
         assert slot is not None
         slot.result = WON
+        assert screening.judge(tested).call is Call.GO_ON
     book.incumbent.results += [LOST] * 100  # in pairs, so that nobody judges the screen anew
     assert screen_length(book.incumbent.results) == SCREEN_ATTEMPTS
     assert attempts_until_the_end(screening, tested) <= LONGEST_SCREEN
+
+
+def test_the_rest_of_a_long_screen_is_only_for_what_has_passed_at_eight_though_the_eighth_comes_in_last() -> None:
+    screening, _, tested = under_way(90, 10)
+    slots = [screening.next(tested.urgency, LONGEST_SCREEN) for _ in range(SCREEN_ATTEMPTS + 1)]
+    assert slots[-1] is None
+    for slot in slots[:-1]:
+        assert slot is not None
+        slot.result = WON
+    eighth = slots[-2]
+    assert eighth is not None
+    eighth.result = None
+    assert screening.judge(tested).call is Call.GO_ON
+    assert screening.next(tested.urgency, LONGEST_SCREEN) is None
+    eighth.result = LOST
+    assert screening.judge(tested).call is Call.REJECT
