@@ -38,7 +38,7 @@ LEAST_PIN_REACHED = 0.8  # of the seeds, with pin insertion on four stations
 MOST_PIN_SEED = 0.25  # of its attempts that the policy succeeds in which ships
 KEPT = (
     "task", "seed", "stations", "ended_why", "wall_minutes", "target", "from", "to", "audit", "accepted", "ideas",
-    "trials", "mru", "mtu", "to_target", "climb", "integrity",
+    "trials", "mru", "mtu", "to_target", "climb", "clock_minutes", "integrity",
 )  # fmt: skip
 Run = Mapping[str, Any]
 

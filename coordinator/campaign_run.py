@@ -169,6 +169,7 @@ class _Run:
         if (why := self._journal.campaign.finished) and (self._folder / SUMMARY).is_file():
             raise CampaignRefused(f"the campaign has ended: {FINISHED[why]}; its figures are in {SUMMARY}")
         self._workshop.accepted(self._journal.campaign.incumbent.bundle)
+        (self._folder / SUMMARY).unlink(missing_ok=True)  # of a process before; there, it says that this end was told
         with self._store.transaction() as db:
             db.execute("UPDATE campaigns SET ended_unix_s = NULL, ended_why = NULL")
         conductor = self._conductor()

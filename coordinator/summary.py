@@ -18,6 +18,7 @@ from typing import Any
 
 from coordinator.report.gains import points
 from coordinator.report.measures import (
+    APART,
     ATTEMPTS,
     HELDOUT,
     Count,
@@ -31,10 +32,21 @@ from coordinator.report.measures import (
     station_minutes,
     tried_against,
 )
-from coordinator.report.milestones import EPISODES, SHARES, Milestone, climb, success_at, time_to, to_target, token_use
+from coordinator.report.milestones import (
+    EPISODES,
+    SHARES,
+    Milestone,
+    climb,
+    clock_minutes,
+    success_at,
+    time_to,
+    to_target,
+    token_use,
+)
 from coordinator.report.run import Idea, Run, load
 from coordinator.report.verdicts import verdicts
 from coordinator.store import FILE as DATABASE
+from edge.records import OWN_PURPOSES
 
 FILE = "summary.json"
 
@@ -57,7 +69,7 @@ class Integrity:
     lost: int  # numbers that an edge passed over
     at_stations: int  # begun and not delivered when the run ended: in a station's ledger
     doubled: int  # attempts that were run twice
-    invented: int  # trials of attempts that nobody asked for
+    invented: int  # trials of attempts that nobody asked for, neither the campaign nor a roll-out
     quarantined: int
 
 
@@ -84,6 +96,7 @@ def summarise(folder: Path, observed: Observed) -> dict[str, Any]:
         "audit": _audit(run),
         "verdicts": {name: _count(Count(**value)) for name, value in asdict(verdicts(run)).items()},
         "climb": climb(run),
+        "clock_minutes": clock_minutes(run),
         "accepted": [_accepted(run, item.idea) for item in line if item.idea.parent_candidate_id is not None],
         "ideas": idea_counts(run),
         "trials": {
@@ -142,7 +155,10 @@ def check_integrity(database: Path, begun: Mapping[str, int]) -> Integrity:
                 db, "SELECT COALESCE(SUM(n - 1), 0) FROM (SELECT COUNT(*) n FROM trials GROUP BY assignment_id)"
             ),
             invented=_one(
-                db, "SELECT COUNT(*) FROM trials WHERE assignment_id NOT IN (SELECT assignment_id FROM assignments)"
+                db,
+                "SELECT COUNT(*) FROM trials WHERE assignment_id NOT IN (SELECT assignment_id FROM assignments)"
+                f" AND purpose NOT IN ({', '.join('?' * len(OWN_PURPOSES))})",
+                *OWN_PURPOSES,
             ),
             quarantined=_one(db, "SELECT COUNT(*) FROM quarantine"),
         )
@@ -164,13 +180,14 @@ def _success(run: Run, incumbent: Incumbent) -> dict[str, Any]:
     """Return a claim of success with all that it must carry."""
     bundle = incumbent.idea.bundle
     heldout = incumbent.heldout is not None
-    mine = [item for item in run.trials if item.bundle == bundle and (item.purpose == HELDOUT) == heldout]
+    counted = [item for item in run.trials if (item.purpose == HELDOUT if heldout else item.purpose not in APART)]
+    mine = [item for item in counted if item.bundle == bundle]
     return {
         **_count(incumbent.best_count),
         "pass_at_1": pass_at(1, incumbent.best_count),
         f"pass_at_{ATTEMPTS}": pass_at(ATTEMPTS, incumbent.best_count),
-        "starts": "held-out" if heldout else "all but held-out",
-        # A measurement that was stopped leans low, and all but held-out starts lean high: they chose the policy.
+        "starts": incumbent.starts,
+        # A measurement that was stopped leans low, and starts that chose the policy lean high.
         "complete": any(row.complete for row in run.heldout if row.candidate_id == incumbent.idea.candidate_id),
         "invalid": incumbent.heldout_invalid,
         # Of whichever policy: the more there were, the more a success rate near the target owes to luck.
@@ -265,5 +282,5 @@ def _first_trial_s(folder: Path, observed: Observed) -> float | None:
     return None if first is None else first - observed.began_unix_s
 
 
-def _one(db: sqlite3.Connection, query: str) -> Any:
-    return db.execute(query).fetchone()[0]
+def _one(db: sqlite3.Connection, query: str, *values: str) -> Any:
+    return db.execute(query, values).fetchone()[0]

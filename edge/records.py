@@ -142,6 +142,8 @@ class RolloutOrder:
 
 
 ROLLOUT_STAGES = ("shadow", "canary", "active")
+CANARY, PROBATION, SHADOW = "canary", "probation", "shadow"  # purposes of attempts that a station asks itself for,
+OWN_PURPOSES = (CANARY, PROBATION, SHADOW)  # and no lease may
 BUNDLE_NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MOST_STARTS = 1_000
 NUMBERS_AHEAD = 1_000  # of an edge's newest order: one number far ahead would be the last that it ever takes

@@ -6,7 +6,7 @@ from collections import Counter
 
 from matplotlib.figure import Figure
 
-from coordinator.report.measures import count, failure_classes, incumbents
+from coordinator.report.measures import count, failure_classes, incumbents, tried_for_itself
 from coordinator.report.run import Run
 from coordinator.report.style import Theme, class_colors, empty, figure, label, legend
 
@@ -19,7 +19,7 @@ def draw(run: Run, theme: Theme) -> Figure:
     rows = [
         (f"{reign.generation}  {reign.idea.short}", tried.trials, failure_classes(run, reign.idea.bundle))
         for reign in incumbents(run)
-        if (tried := count(trial for trial in run.trials if trial.bundle == reign.idea.bundle)).trials
+        if (tried := count(tried_for_itself(run, reign.idea.bundle))).trials
     ]
     total = sum((classes for _, _, classes in rows), Counter[str]())
     if not total:

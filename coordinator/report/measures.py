@@ -1,8 +1,8 @@
 """The figures of a run: counts with intervals, incumbents, use of the robots, resets and failures.
 
 - A success rate is a Count: k of n valid trials with the exact 95 % interval. Invalid trials leave n, counted apart.
-- Held-out and audit trials are never pooled with the trials that chose a policy, nor are canaries, which may tell of
-  the station.
+- Held-out and audit trials are never pooled with the trials that chose a policy, nor are checks of a station, which
+  tell of it rather than of the policy, and the attempts of a roll-out, which no campaign asked for.
 - Use of the robots (MRU) is wall time in trials over the wall time of the run, as a mean over the stations; once with
   the resets by the robots, once without.
 """
@@ -18,9 +18,12 @@ from statistics import median
 from coordinator.evolution import rates
 from coordinator.evolution.rates import exact_interval
 from coordinator.report.run import Heldout, Idea, Run, TrialRow
+from edge.records import OWN_PURPOSES
 
 HELDOUT = "heldout"
-APART = frozenset((HELDOUT, "audit", "check"))  # purposes that no success of a policy is pooled over
+NOT_OF_POLICY = frozenset(("check", *OWN_PURPOSES))  # purposes of attempts that tell of the station or of a roll-out
+APART = NOT_OF_POLICY | {HELDOUT, "audit"}  # purposes that no success of a policy is pooled over
+HELDOUT_STARTS, CHOSEN_BY = "held-out", "development and gate"  # starts; the second chose the policy, so they lean high
 ATTEMPTS = 8  # of pass@8
 PAPER_MRU = {1: 0.491, 4: 0.309, 8: 0.298}  # by robots: ENPIRE (arXiv 2606.19980), Fig. 7
 VERDICTS = {  # of ideas, in words
@@ -77,6 +80,11 @@ class Incumbent:
     def best_count(self) -> Count:
         """The count to quote: held-out where it was measured, else pooled."""
         return self.heldout or self.pooled
+
+    @property
+    def starts(self) -> str:
+        """Which starts that count is over."""
+        return HELDOUT_STARTS if self.heldout else CHOSEN_BY
 
 
 def unjudged(invalid: int) -> str:
@@ -219,11 +227,14 @@ def resets(run: Run) -> Resets | None:
     return Resets(Count(len(ready), len(moved)), median(trial.reset_s for trial in moved))
 
 
+def tried_for_itself(run: Run, bundle: str) -> list[TrialRow]:
+    """Return the trials whose failures are that policy's own: those of checks are the station's as often as not."""
+    return [trial for trial in run.trials if trial.bundle == bundle and trial.purpose not in NOT_OF_POLICY]
+
+
 def failure_classes(run: Run, bundle: str) -> Counter[str]:
     """Return how often each failure class ended a valid trial of that policy."""
-    return Counter(
-        trial.cause or "unnamed" for trial in run.trials if trial.bundle == bundle and trial.outcome == "failure"
-    )
+    return Counter(trial.cause or "unnamed" for trial in tried_for_itself(run, bundle) if trial.outcome == "failure")
 
 
 def invalid_causes(run: Run) -> Counter[str]:

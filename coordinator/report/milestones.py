@@ -7,10 +7,10 @@ A share of success is reached by a complete measurement on held-out starts only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.agents.prices import NANO_USD
-from coordinator.report.measures import Count, incumbents
+from coordinator.report.measures import HELDOUT_STARTS, Count, incumbents
 from coordinator.report.run import Idea, Run, TrialRow
 
 SHARES = (0.95, 0.99)
@@ -27,6 +27,7 @@ class Milestone:
     trials: int  # finished by then, invalid ones too
     tokens: int  # of language models, in and out
     success: Count
+    starts: str = HELDOUT_STARTS  # that it is over
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def success_at(run: Run, episodes: int = EPISODES) -> Milestone | None:
         return None
     minute = ended[episodes - 1]
     ruled = [reign for reign in reigns if reign.from_minute <= minute]
-    return _milestone(run, minute, (ruled or reigns)[-1].best_count) if ruled else None
+    return replace(_milestone(run, minute, ruled[-1].best_count), starts=ruled[-1].starts) if ruled else None
 
 
 def climb(run: Run) -> list[dict[str, float]]:

@@ -62,8 +62,8 @@ def render(
 
 
 HILLCLIMB_CAPTION = (
-    "Line and band: all valid trials of the policy but for held-out and audit starts and checks of stations, with their"
-    " 95 % interval; they include the pairs that chose it and lean high for that reason."
+    "Line and band: all valid trials of the policy but for held-out and audit starts, checks of stations and roll-outs,"
+    " with their 95 % interval; they include the pairs that chose it and lean high for that reason."
     " Diamonds: measurements on held-out starts, which no decision has seen."
 )
 TREE_CAPTION = (
@@ -91,9 +91,13 @@ USE_CAPTION = (
     "Wall time of each station: trials by purpose, resets by the arm, waiting, and away: before it came, or from the"
     " trial that the end of its process cut short until it was back. Shares here are of the whole run, from"
     " its start to its end, for each station that was asked for. The view station_utilisation in coordinator.db divides"
-    " by less, the time from a station's first trial to the end of its last, and so gives larger shares."
+    " by the time from a station's first trial to the end of its last: by less, which gives larger shares, but where a"
+    " run was interrupted by more, as the time in between is in it, and in no figure of this page."
 )
-FAILURE_CAPTION = "Failures count against the policy; faults of the harness are listed as invalid and leave the rate."
+FAILURE_CAPTION = (
+    "Failures count against the policy; faults of the harness are listed as invalid and leave the rate. All starts"
+    " are in it, held-out and audit too; checks of stations and the attempts of a roll-out are not."
+)
 
 
 def headline(run: Run) -> str:
@@ -114,7 +118,7 @@ def headline(run: Run) -> str:
 
 
 def _where(reign: measures.Incumbent) -> str:
-    return f"{reign.best_count.text} on {'held-out' if reign.heldout else 'development and gate'} starts"
+    return f"{reign.best_count.text} on {reign.starts} starts"
 
 
 def _asked(run: Run) -> str:
@@ -136,7 +140,7 @@ def key_figures(run: Run) -> Iterator[tuple[str, str]]:
         for item in reign:
             yield f"success of the {name}, held-out starts", _heldout(item)
             yield f"success of the {name}, other starts", item.pooled.text
-            yield from _pass_rates(name, item.best_count)
+            yield from _pass_rates(name, item)
     yield "ideas", measures.idea_words(measures.idea_counts(run))
     invalid = sum(not trial.valid for trial in run.trials)
     yield "trials", f"{len(run.trials)}, of them {invalid} invalid, {run.quarantined} refused as contradicting"
@@ -177,7 +181,8 @@ def _milestones(run: Run) -> Iterator[tuple[str, str]]:
         yield "success of the last incumbent, audit starts", measured
     ruled = milestones.success_at(run)
     if ruled is not None:
-        yield f"success of the policy that ruled after {milestones.EPISODES} trials", ruled.success.text
+        words = f"{ruled.success.text} on {ruled.starts} starts, whenever it was measured"
+        yield f"success of the policy that ruled after {milestones.EPISODES} trials", words
 
 
 def _effort(reached: milestones.Milestone) -> str:
@@ -189,11 +194,14 @@ def _effort(reached: milestones.Milestone) -> str:
     )
 
 
-def _pass_rates(name: str, measured: Count) -> Iterator[tuple[str, str]]:
+def _pass_rates(name: str, reign: measures.Incumbent) -> Iterator[tuple[str, str]]:
+    measured = reign.best_count
     for attempts in (1, ATTEMPTS):
         rate = measures.pass_at(attempts, measured)
         if rate is not None:
-            words = f"{100 * rate:.0f} %, estimated from {measured.successes}/{measured.trials}"
+            words = (
+                f"{100 * rate:.0f} %, estimated from {measured.successes}/{measured.trials} on {reign.starts} starts"
+            )
             yield f"pass@{attempts} of the {name}, independent starts", words
 
 

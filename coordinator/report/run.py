@@ -21,8 +21,8 @@ HALVES = """
 SELECT pair_id, assignments.candidate_id, outcome, progress FROM assignments JOIN trials USING (assignment_id)
 WHERE pair_id IS NOT NULL AND used = 1 ORDER BY received_unix_s
 """
-SPANS = (  # of what happened: its begin and its end
-    ("trials", "started_unix_s", "ended_unix_s"),
+SPANS = (  # of what happened: its begin and its end; a trial that a crash cut short is sealed when its station is back
+    ("trials", "started_unix_s", "started_unix_s + wall_reset_s + wall_trial_s"),
     ("decisions", "decided_unix_s", "decided_unix_s"),
     ("heldout", "ended_unix_s", "ended_unix_s"),
     ("candidates", "created_unix_s", "created_unix_s"),

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from coordinator.report.markup import Markup, element, page, picture, section, table
 from coordinator.report.measures import station_count
 from coordinator.report.milestones import climb, clock_minutes, to_target
-from coordinator.report.run import ReportError, load
+from coordinator.report.run import Campaign, ReportError, load
 from coordinator.report.style import DARK, LIGHT, Theme, dress, figure, label, legend, png
 
 # Hours to a score of 1.0 by robots: section 9.1 of the fact sheet on the paper, curves of its project page.
@@ -73,12 +73,17 @@ def _of_folder(folder: Path) -> Mapping[str, Any]:
     reached = to_target(run)
     return {
         "task": run.campaign.task if run.campaign else "",
+        "target": _asked_of(run.campaign),
         "stations": station_count(run),
         "seed": run.campaign.seed if run.campaign else None,
         "to_target": None if reached is None else {"clock_minutes": reached.clock_minutes},
         "climb": climb(run),
         "clock_minutes": clock_minutes(run),
     }
+
+
+def _asked_of(campaign: Campaign | None) -> Mapping[str, int] | None:
+    return campaign and {"successes": campaign.target_successes, "trials": campaign.target_trials}
 
 
 def draw(runs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
@@ -112,6 +117,8 @@ def _curves(
         if steps and ended is not None:
             hours, percent = [*hours, ended / 60.0], [*percent, percent[-1]]
         count = int(run["stations"])
+        if steps and ended is None:  # of a file that does not say how long it went on
+            axes.plot(hours[-1:], percent[-1:], "o", color=colors[count], markersize=4)
         axes.step(
             hours, percent, where="post", color=colors[count], linewidth=1.8, alpha=0.85,
             label=None if count in named else f"{count} station{'s' * (count != 1)}",
@@ -181,17 +188,24 @@ def write(out: Path, places: Iterable[Path]) -> Path:
         NoRunsError, NotARunError: a place holds no run.
     """
     runs = [run for path in places for run in runs_of(path)]
-    tasks = sorted({str(run["task"]) for run in runs})
-    title = f"{', '.join(tasks)}: {len(runs)} runs compared"
-    parts = [_task_part(task, [run for run in runs if str(run["task"]) == task]) for task in tasks]
+    asked = sorted({_question(run) for run in runs})
+    title = f"{', '.join(sorted({str(run['task']) for run in runs}))}: {len(runs)} runs compared"
+    parts = [_part(question, [run for run in runs if _question(run) == question]) for question in asked]
     out.write_text(page(title, element("h1", title), *parts), encoding="utf-8")
     return out
 
 
-def _task_part(task: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
-    shown = picture(png(draw(runs, LIGHT)), png(draw(runs, DARK)), f"Fleet scaling, {task}", CAPTION)
+def _question(run: Mapping[str, Any]) -> str:
+    """Return what a run was asked: times to different targets are not to be compared."""
+    target = run.get("target")
+    to = f", to {target['successes']} of {target['trials']} held-out starts" if target else ""
+    return f"{run['task']}{to}"
+
+
+def _part(question: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
+    shown = picture(png(draw(runs, LIGHT)), png(draw(runs, DARK)), f"Fleet scaling, {question}", CAPTION)
     header = ("Stations", "Seed", "Station-time to the target", "Success at the end", "Paper, as many robots")
-    return section(task, shown, table(header, map(_row, runs), none=""))
+    return section(question, shown, table(header, map(_row, runs), none=""))
 
 
 def _row(run: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge.activation.rows import Line, Row
-from edge.activation.series import CANARY, PROBATION
 from edge.activation.table import GONE, UNKNOWN
+from edge.records import CANARY, PROBATION
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from edge.activation.gates import Ended, Pair
 from edge.records import Outcome, RolloutOrder
 
-CANARY, PROBATION, SHADOW = "canary", "probation", "shadow"  # purposes
-OWN_PURPOSES = (CANARY, PROBATION, SHADOW)  # of attempts that no lease may ask for
 OWN = "rollout-"  # begins the names of all of them
 NEWCOMER, BASELINE = "new", "old"  # sides
 NAME_CHARS = 12  # of a bundle's hash
@@ -28,7 +26,7 @@ class Attempt:
     start_id: str
     start: Mapping[str, float]
     seed: int
-    purpose: str  # CANARY or PROBATION
+    purpose: str  # canary or probation
 
 
 @dataclass(frozen=True)

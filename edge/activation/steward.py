@@ -21,10 +21,10 @@ from edge.activation.gates import Call, Ended, Gates, Ruling, Tested
 from edge.activation.journal import HELD_UP, ActivationError, ArrowRefused, Journal
 from edge.activation.permit import Permit, permit
 from edge.activation.rows import Change, Line, Row
-from edge.activation.series import BASELINE, CANARY, NAME_CHARS, PROBATION, Attempt, Series
+from edge.activation.series import BASELINE, NAME_CHARS, Attempt, Series
 from edge.activation.series import NEWCOMER as NEW
 from edge.activation.table import NEWCOMER
-from edge.records import Outcome, RolloutOrder
+from edge.records import CANARY, PROBATION, Outcome, RolloutOrder
 
 LOG = logging.getLogger("edge.activation")
 CRASH_LOOP_STARTS, CRASH_LOOP_S = 3, 60.0

@@ -17,12 +17,12 @@ import numpy as np
 from edge.activation.gates import Ended, Tested
 from edge.activation.journal import ActivationError, Journal
 from edge.activation.permit import Permit
-from edge.activation.series import NAME_CHARS, OWN, OWN_PURPOSES, SHADOW, Attempt
+from edge.activation.series import NAME_CHARS, OWN, Attempt
 from edge.activation.steward import Abilities, Steward
 from edge.envelope import EnvelopeImpossible, narrowed
 from edge.ledger import Ledger
 from edge.planning.kinematics import ToolChain
-from edge.records import Assignment, Lease, Trial
+from edge.records import OWN_PURPOSES, SHADOW, Assignment, Lease, Trial
 from edge.sandbox.process import PolicyHost
 from edge.station import Station
 from edge.trials.robot import Tape, TrialRobot

@@ -32,9 +32,9 @@ from io import BufferedReader
 import msgpack
 
 from edge.activation.journal import ActivationError
-from edge.activation.series import OWN, OWN_PURPOSES
+from edge.activation.series import OWN
 from edge.ledger import Held, Identity, Ledger
-from edge.records import PROTOCOL, Lease, RecordError, decode
+from edge.records import OWN_PURPOSES, PROTOCOL, Lease, RecordError, decode
 from edge.trust.errors import Unreachable
 from edge.uplink.answers import identity_of, range_of, refusal_of, unpack_map
 from edge.uplink.late_supply import LateSupply

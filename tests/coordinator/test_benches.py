@@ -92,6 +92,6 @@ def test_speed_up_is_of_medians_and_none_where_one_is_missing() -> None:
 
 
 def test_held_out_counts_are_not_mixed_with_others() -> None:
-    assert fleet_scaling.pooled([campaign(1, 1.0), campaign(1, 1.0, "all but held-out")], "to") == (96, 100)
+    assert fleet_scaling.pooled([campaign(1, 1.0), campaign(1, 1.0, "development and gate")], "to") == (96, 100)
     assert fleet_scaling.pooled([campaign(1, 1.0)], "audit") == (0, 0)
     assert fleet_scaling.seed_policy([{"from": {"successes": 1, "trials": 8}}, {"from": None}]) == (1, 8)

@@ -63,6 +63,8 @@ def test_a_campaign_that_is_killed_loses_nothing_and_decides_nothing_twice(tmp_p
     budgets, decided = [], []
     for _ in range(KILLS):
         kill_after(process, folder, count(folder, "trials") + draw.randrange(4, 16))
+        assert not (folder / "summary.json").exists(), "of an end that was not this one"
+        (folder / "summary.json").write_text("{}")  # as one leaves it that was interrupted
         time.sleep(draw.uniform(0.0, 0.5))
         budgets.append(ran_s(folder))
         decided.append(rows(folder, "SELECT * FROM decisions ORDER BY decision_id"))

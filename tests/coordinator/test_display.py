@@ -38,7 +38,7 @@ SUMMARY: dict[str, Any] = {
     "accepted": [{"gain": "+70 points of progress", "minute": 1.5, "sentence": "push slower", "of_tried": 6}],
     "audit": {"successes": 30, "trials": 40, "percent": 75.0, "low_percent": 59.0, "high_percent": 87.0,
               "complete": False, "invalid": 2},
-    "from": {**CLAIM, "starts": "all but held-out", "complete": False, "invalid": 0, "heldout_measurements": 3},
+    "from": {**CLAIM, "starts": "development and gate", "complete": False, "invalid": 0, "heldout_measurements": 3},
     "to": {**CLAIM, "starts": "held-out", "complete": False, "invalid": 1, "heldout_measurements": 3},
 }  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_the_farewell_says_where_a_claim_is_not_whole() -> None:
     said = printed(console)
     assert "32/37 = 86 % (95 % interval 71–96 %) on held-out starts, stopped early, after 2 other" in said
     assert "measurements there (1 of the failures could not be judged), policy abababababab" in said
-    assert "on all but held-out starts, policy" in said
+    assert "on development and gate starts, policy" in said
     assert "0 lost, 0 doubled, 2 still at a station; invalid: 3 undecided" in said
     assert "9 tried: 1 accepted, 5 rejected, 2 superseded, 1 undecided at the end" in said
     assert "of the whole run in a trial 50 %" in said

@@ -73,6 +73,23 @@ def test_the_time_in_which_a_killed_coordinator_was_gone_is_no_time_of_the_run(t
     assert run.minutes == pytest.approx(run.heldout[0].minute)
 
 
+def test_a_trial_that_a_power_cut_broke_off_makes_no_run_time_of_the_night_until_it_is_sealed(tmp_path: Path) -> None:
+    Store(tmp_path / FILE).close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        add_idea(db, 1, SEED, "seed", 0.0)
+        for number in (1, 2, 603):
+            add_trial(db, number, SEED, "success")
+        add_trial(db, 601, SEED, "invalid")
+        broken_off = "UPDATE trials SET started_unix_s = ?, wall_reset_s = 0, wall_trial_s = 0 WHERE sequence = 601"
+        db.execute(broken_off, (START_S + 12.0,))
+        for began_s in (START_S, START_S + 3_600.0):
+            insert(db, "campaign_sessions", began_unix_s=began_s, ran_s=6.0)
+        db.commit()
+    run = load(tmp_path)
+    assert run.minutes == pytest.approx(30.0 / 60.0)
+    assert max(item.end_minute for item in run.trials) == pytest.approx(run.minutes)
+
+
 def test_a_coordinator_that_is_killed_again_before_anything_happened_was_gone_once(tmp_path: Path) -> None:
     Store(tmp_path / FILE).close()
     with closing(sqlite3.connect(tmp_path / FILE)) as db:

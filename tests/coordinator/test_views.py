@@ -52,7 +52,7 @@ def summaries(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 def again_from_scratch(db: sqlite3.Connection) -> None:
     """Fill anew, by the statements of the migrations, what triggers keep."""
-    first, later = ((MIGRATIONS / name).read_text() for name in ("0003_analysis.sql", "0014_agents.sql"))
+    first, later = ((MIGRATIONS / name).read_text() for name in ("0003_analysis.sql", "0017_apart.sql"))
     for table in ("timeline", "tallies"):
         db.execute(f"DELETE FROM {table}")
         [fill] = re.findall(rf"^INSERT INTO {table} .*?;$", first, re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.store import FILE, Store
-from edge.records import Outcome
+from edge.records import OWN_PURPOSES, Outcome
 from tests.harness.view_world import APART, MIGRATIONS, NOW_S, add, add_idea, insert, one
 
 
@@ -25,12 +25,13 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def test_what_chose_no_policy_is_counted_apart_and_invalid_trials_beside(db: sqlite3.Connection) -> None:
     outcomes = {"screen": "FSI", "gate": "FF", "heldout": "SSI", "audit": "SFFI", "check": "S", "bank": "S"}
+    outcomes |= dict.fromkeys(OWN_PURPOSES, "SF")
     for purpose, letters in outcomes.items():
         for letter in letters:
             add(db, {item.value[0].upper(): item for item in Outcome}[letter], purpose=purpose)
     rows = db.execute("SELECT starts, successes, trials, invalid FROM success_by_policy ORDER BY starts").fetchall()
     assert [tuple(row) for row in rows] == [
-        ("audit", 1, 3, 1), ("check", 1, 1, 0), ("held-out", 2, 2, 1), ("other", 2, 5, 1),
+        ("audit", 1, 3, 1), ("check", 1, 1, 0), ("held-out", 2, 2, 1), ("other", 2, 5, 1), ("roll-out", 3, 6, 0),
     ]  # fmt: skip
     rates = db.execute("SELECT starts, successes, trials FROM pass_rates ORDER BY starts").fetchall()
     assert [tuple(row) for row in rates] == [tuple(row)[:3] for row in rows]
@@ -44,6 +45,17 @@ def test_what_chose_no_policy_is_in_no_count_of_the_policy_that_rules(db: sqlite
     assert one(db, "SELECT successes, trials FROM incumbents") == {"successes": 1, "trials": 1}
     newest = one(db, "SELECT incumbent_trials FROM verdict_timeline ORDER BY place DESC LIMIT 1")
     assert newest == {"incumbent_trials": 1}
+
+
+@pytest.mark.parametrize("purpose", ["check", *OWN_PURPOSES])
+def test_what_tells_of_a_station_or_of_a_roll_out_is_no_failure_of_the_policy(
+    db: sqlite3.Connection, purpose: str
+) -> None:
+    add_idea(db, 1, "b1", "accept")
+    for name in ("screen", purpose):
+        add(db, Outcome.FAILURE, bundle="b1", purpose=name, recording=f"of-{name}")
+    for view, count in (("failure_modes", "trials"), ("failing_starts", "trials"), ("recordings_to_watch", "of_cause")):
+        assert one(db, f"SELECT {count} FROM {view}") == {count: 1}
 
 
 def test_an_incumbent_has_its_last_complete_audit_and_what_could_not_be_judged(db: sqlite3.Connection) -> None:

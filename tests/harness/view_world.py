@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edge.records import Outcome, Trial
+from edge.records import OWN_PURPOSES, Outcome, Trial
 
 MIGRATIONS = Path(__file__).parents[2] / "coordinator" / "migrations"
-APART = {"heldout": "held-out", "audit": "audit", "check": "check"}  # purposes, as the views name their starts
+ROLLOUT = dict.fromkeys(OWN_PURPOSES, "roll-out")
+APART = {"heldout": "held-out", "audit": "audit", "check": "check", **ROLLOUT}  # purposes, and how the views name them
 NOW_S = 1_700_000_000.0
 TRIAL = Trial(
     edge="station-1", epoch="e1", sequence=1, assignment_id="a1", lease_id="l1", task="push_t", bundle="b",
