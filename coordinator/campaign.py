@@ -54,6 +54,7 @@ from edge.records import Outcome, Trial
 MEASURED = ("heldout", "audit")
 MOST_AT_GATE = 12  # candidates that wait there or are in test, beyond which no researcher is asked
 UNSEEN = Stage(Call.GO_ON, "", 0, 0, 0)
+REVOKED = Stage(Call.REJECT, "a person has revoked it", 0, 0, 0)
 
 
 class Campaign:
@@ -80,7 +81,7 @@ class Campaign:
         self._plays = Plays()
         self._rebases: deque[tuple[Candidate, Candidate]] = deque()  # idea, the incumbent that it was tested against
         self._seen: set[tuple[str, str, int]] = set()
-        self.finished: str | None = None  # "target", or "starts" once the gate has no fresh ones left
+        self.finished: str | None = None  # "target", "revoked", or "starts" once the gate has no fresh ones left
         self._intake.ship(now_s)
         self._screening.begin()
 
@@ -202,12 +203,28 @@ class Campaign:
         if slot.bundle:
             self._plays.again(slot)
         elif slot.purpose not in ("check", "play"):
+            slot.lost_on.add(slot.edge)
             slot.edge = "" if slot.pair else slot.edge
             self._slots.ask_again(slot)
 
     def station(self, edge: str, what: str, now_s: float) -> None:
         """Note that a station is "here" or "away"."""
         self._dispatch.health.present(edge, what == "here")
+
+    def revoke(self, bundle: str, now_s: float) -> None:
+        """Test a policy no longer that a person has forbidden; where it is the incumbent, the campaign has ended."""
+        if self.finished:
+            return
+        if bundle == self._book.incumbent.bundle:
+            self.finished = "revoked"
+        self._rebases = deque(item for item in self._rebases if item[0].bundle != bundle)
+        for candidate in [item for item in self._book.testing if item.bundle == bundle]:
+            self._end(candidate, "reject", candidate.state, REVOKED, now_s)
+
+    @property
+    def bundles(self) -> frozenset[str]:
+        """Those that are in test, and the incumbent's."""
+        return frozenset(item.bundle for item in (self._book.incumbent, *self._book.testing))
 
     @property
     def incumbent(self) -> Candidate:

@@ -40,8 +40,13 @@ MOST_PROPOSALS = 8  # in a row, should the campaign turn them down
 COUNTS = """
 SELECT edge, COUNT(*), SUM(outcome = 'success'), SUM(outcome = 'invalid') FROM trials GROUP BY edge
 """
+REVOCATIONS = "SELECT DISTINCT bundle FROM pushes WHERE what = 'revoke'"
 REACHED, BUDGET, INTERRUPTED = "the target was reached", "the budget was used up", "it was interrupted"
-FINISHED = {"target": REACHED, "starts": "no fresh starts are left to decide on"}
+FINISHED = {
+    "target": REACHED,
+    "starts": "no fresh starts are left to decide on",
+    "revoked": "the best policy was revoked",
+}
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,13 @@ class Conductor:
         self._ask(now_unix_s)
         work = self._journal.next_work(edge, now_unix_s, ahead)
         attempts = () if work is None else work.attempts
-        for bundle in {item.bundle for item in attempts}:
-            self._publisher.offer(self._task, bundle)
+        try:
+            for bundle in {item.bundle for item in attempts}:
+                self._publisher.offer(self._task, bundle)
+        except (CoordinatorError, OSError):
+            for item in attempts:  # nobody is told of them
+                self._journal.expire(item.assignment_id, now_unix_s)
+            raise
         return attempts
 
     def _may_work(self, now_unix_s: float) -> bool:
@@ -197,7 +207,7 @@ class Conductor:
             self._tend_at_s = now_s + TEND_PERIOD_S
             self._tend_crew()
             self._reception.tend(time.time())
-            self._publisher.lab.renew()
+            self._tend_lab()
             self._tend_fleet()
             self._session.ran(self.elapsed_s(time.time()) - self._session.before_s)
         self._show()
@@ -237,7 +247,7 @@ class Conductor:
         """Take in one message; one that cannot be kept here got no answer, and its station keeps what it brought."""
         try:
             self._reception.handle(message, time.time())
-        except CoordinatorError as error:
+        except (CoordinatorError, OSError) as error:  # a full disk, say
             self._told_once(str(error))
 
     def _told_once(self, trouble: str) -> None:
@@ -253,6 +263,17 @@ class Conductor:
             self._display.say(f"{edge} {sentence}", "yellow")
         if self._fleet.hopeless:
             raise FleetError(f"every station refused to run: {self._fleet.last_refusal}")
+
+    def _tend_lab(self) -> None:
+        """Keep what is signed from growing stale, and test nothing that a person has revoked: no station runs it."""
+        try:
+            self._publisher.lab.renew()
+            asked = {row[0] for row in self._store.rows(REVOCATIONS)} & self._journal.campaign.bundles
+            for bundle in sorted(asked & set(self._publisher.lab.repository.revoked() if asked else ())):
+                self._journal.revoke(bundle, time.time())
+                self._display.say(f"policy {bundle[:12]} was revoked and is tested no longer", "yellow")
+        except (CoordinatorError, OSError) as error:
+            self._told_once(str(error))
 
     def _tend_crew(self) -> None:
         try:

@@ -26,6 +26,7 @@ PR_SET_PDEATHSIG = 1
 CONFIGURATION_REFUSED = 2
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
+MOST_DOUBLINGS = 16
 STEADY_S = 30.0  # a station that ran for longer than this is started again at once
 SUPERVISOR = " edge.supervisor "  # it only repeats that something ended
 SESSION_FIELD = 3  # of what follows the command's name in /proc/<pid>/stat: state, parent, group, session
@@ -216,9 +217,14 @@ class Fleet:
             return f"refused to run: {member.refused}"
         steady = time.monotonic() - member.started_s > STEADY_S
         member.quick_ends = 1 if steady else member.quick_ends + 1
-        wait_s = min(FIRST_WAIT_S * 2.0 ** (member.quick_ends - 1), LONGEST_WAIT_S)
+        wait_s = wait_after(member.quick_ends)
         member.start_at_s = time.monotonic() + wait_s
         return f"ended with {_how(code)}; starting it again in {wait_s:.1f} s"
+
+
+def wait_after(quick_ends: int) -> float:
+    """Return how long a station is left alone that has ended so often in a row, seconds."""
+    return min(FIRST_WAIT_S * 2.0 ** min(quick_ends - 1, MOST_DOUBLINGS), LONGEST_WAIT_S)
 
 
 def _how(code: int) -> str:

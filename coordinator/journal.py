@@ -133,6 +133,11 @@ class Journal:
         self.campaign.station(edge, what, now_s)
         self._took("station", {"edge": edge, "what": what}, None, now_s)
 
+    def revoke(self, bundle: str, now_s: float) -> None:
+        """As `Campaign.revoke`."""
+        self.campaign.revoke(bundle, now_s)
+        self._took("revoke", {"bundle": bundle}, None, now_s)
+
     # -----------------------------------------------------------------------------------------------------------------
 
     def catch_up(self, now_s: float) -> None:
@@ -203,6 +208,8 @@ def apply(campaign: Campaign, entry: Entry, trial_of: Callable[[Sequence[Any]], 
             campaign.expire(payload["assignment"], now_s)
         case "station":
             campaign.station(payload["edge"], payload["what"], now_s)
+        case "revoke":
+            campaign.revoke(payload["bundle"], now_s)
     return None
 
 

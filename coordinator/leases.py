@@ -4,7 +4,7 @@ An assignment is taken back, so that the campaign can ask again on the same star
 
 - its edge has delivered one that it was given later: edges work in order, so the answer with the earlier one got lost;
 - its edge has made itself a new ledger, which knows nothing of it;
-- its edge has been away for longer than `AWAY_S`;
+- its edge has been away for longer than `AWAY_S`, or holds many and says that it has nothing to do;
 - its lease ended a while ago.
 
 A trial that comes all the same is kept as evidence and enters no decision.
@@ -117,6 +117,10 @@ class Leases:
     def renewed(self, edge: str, epoch: str) -> list[str]:
         """Return what was held by earlier ledgers of that edge."""
         return self._take_back(lambda item: item.edge == edge and item.epoch != epoch)
+
+    def count(self, edge: str) -> int:
+        """Return how many assignments an edge holds."""
+        return sum(item.edge == edge for item in self._held.values())
 
     def left(self, edges: Iterable[str]) -> list[str]:
         """Return what was held by edges that are away."""

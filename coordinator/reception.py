@@ -32,6 +32,7 @@ LEASED = """
 SELECT assignment_id, assignments.edge, epoch, expires_unix_s FROM assignments JOIN stations USING (edge)
 WHERE state = 'leased' ORDER BY assignments.rowid
 """
+MOST_HELD = 16  # attempts by a station that says it has nothing to do: it cannot bring what they need, or never heard
 EMPTY_WANTS = 2  # a station that wants so many holds none beyond the one that it runs
 NO_SUCH_FILE = "404"  # the one refusal that stations take as a no
 NESTED = "it is nested too deeply to be looked at"
@@ -123,6 +124,10 @@ class Reception:
         request = read_request(question.payload, self._task)
         _check_asker(question, request.edge)
         self._register(request, now_unix_s)
+        if request.wants >= EMPTY_WANTS and self._leases.count(request.edge) >= MOST_HELD:
+            text = f"it holds {MOST_HELD} attempts by now and runs none of them; they go to others"
+            self._store.note("warning", text, request.edge, now_unix_s)
+            self._take_back(self._leases.left([request.edge]), now_unix_s)
         resting = now_unix_s < self._roster.view(request.edge).resting_until_unix_s
         work = [] if self.closed or resting else self._work(request, now_unix_s)
         if not work:
@@ -142,7 +147,7 @@ class Reception:
                 if not more:
                     break
                 found += more
-        except CoordinatorError:
+        except (CoordinatorError, OSError):
             self._take_back([item.assignment_id for item in found], now_unix_s)  # nobody is told of them
             raise
         return found

@@ -160,13 +160,15 @@ def _check_space(files: Mapping[str, bytes], surface: Surface) -> None:
         old = parse_space(surface.base[SPACE_FILE])
         seeds -= {item.name for item in old.items}
         if _identity(new) != _identity(old):
-            raise ProposalRefused(f"{SPACE_FILE} says another name, task, api, entry or resources; leave these.")
+            raise ProposalRefused(
+                f"{SPACE_FILE} says another name, task, api, entry, weights or resources; leave these."
+            )
     if seeds:
         raise ProposalRefused(f"{SPACE_FILE} lets {min(seeds)} be varied; a lucky draw is no improvement.")
 
 
 def _identity(space: PolicySpace) -> tuple[object, ...]:
-    return space.name, space.task, space.api, space.entry, space.resources, space.envelope
+    return space.name, space.task, space.api, space.entry, space.weights, space.resources, space.envelope
 
 
 def _sentence(name: str, value: object) -> str:

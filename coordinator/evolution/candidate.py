@@ -30,6 +30,7 @@ class Slot:
     result: Result | None = None
     refills: int = 0  # attempts that could not be judged, through no fault of the policy
     failed_on: set[str] = field(default_factory=set)  # the stations that made those
+    lost_on: set[str] = field(default_factory=set)  # and those that never brought the one they were given
     invalid: bool = False  # it counts as a failure because what the policy left could not be judged
 
     @property

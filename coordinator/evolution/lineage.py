@@ -205,7 +205,7 @@ class Lineage:
 
     def _run(self, *words: str, given: bytes = b"", now_s: float = 0.0) -> subprocess.CompletedProcess[bytes]:
         try:
-            return subprocess.run(
+            ran = subprocess.run(
                 [self._git_path, *words],
                 input=given,
                 capture_output=True,
@@ -213,9 +213,13 @@ class Lineage:
                 env=_environment(self.folder, now_s),
                 timeout=TIMEOUT_S,
                 check=False,
+                start_new_session=True,  # a Ctrl-C is for the coordinator, which ends in order
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LineageError(f"git {words[0]} in {self.folder} did not run: {error}") from error
+        if ran.returncode < 0:  # no answer to what it was asked, such as whether two changes clash
+            raise LineageError(f"git {words[0]} in {self.folder} was killed by signal {-ran.returncode}")
+        return ran
 
 
 def _find_git() -> str:

@@ -1,8 +1,9 @@
 """The attempts that are out, and those that have to be made again.
 
 An attempt that was lost or invalid leaves its place open, and the place is asked for again under a new assignment,
-first by a station that has not failed at it. A pair stays on the station that it was handed to; where that station is
-gone, no longer believed, or has not delivered in time, both halves are made anew on whichever asks first.
+first by a station that has neither failed at it nor let it lie. A pair stays on the station that it was handed to;
+where that one is gone, no longer believed, or has not delivered in time, both halves are made anew on whichever asks
+first.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Slots:
             stations: those that are there and to be believed.
         """
         for slot in self._again:
-            if edge in slot.failed_on and not slot.failed_on.issuperset(stations):
+            without = slot.failed_on | slot.lost_on
+            if edge in without and not without.issuperset(stations):
                 continue  # another one may do it
             if slot.pair is None or slot.edge == edge:
                 self._again.remove(slot)

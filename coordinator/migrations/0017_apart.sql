@@ -226,3 +226,16 @@ UPDATE timeline SET successes = kept.k, trials = kept.n FROM (
         LEFT JOIN candidates ON candidate_id = incumbent
     ) WINDOW so_far AS (PARTITION BY reign ORDER BY place)
 ) AS kept WHERE kept.place = timeline.place AND (kept.k != timeline.successes OR kept.n != timeline.trials);
+
+-- A person may revoke what a campaign tests.
+CREATE TABLE campaign_calls (           -- every call that the campaign took, in order, with what it gave in `chain`
+    seq INTEGER PRIMARY KEY,            -- counts them from 1
+    unix_s REAL NOT NULL,               -- when, as the campaign was told
+    call TEXT NOT NULL                  -- begin, propose, play, next_work, record, expire, station or revoke
+        CHECK (call IN ('begin', 'propose', 'play', 'next_work', 'record', 'expire', 'station', 'revoke')),
+    payload TEXT NOT NULL,              -- JSON object: its arguments; of a trial its name, [edge, epoch, sequence]
+    chain TEXT NOT NULL                 -- sha256 of the chain before, the call and the events and work it gave, hex
+) STRICT;
+INSERT INTO campaign_calls SELECT * FROM campaign_log;
+DROP TABLE campaign_log;
+ALTER TABLE campaign_calls RENAME TO campaign_log;

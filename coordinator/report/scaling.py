@@ -83,7 +83,7 @@ def _of_folder(folder: Path) -> Mapping[str, Any]:
 
 
 def _asked_of(campaign: Campaign | None) -> Mapping[str, int] | None:
-    return campaign and {"successes": campaign.target_successes, "trials": campaign.target_trials}
+    return None if campaign is None else {"successes": campaign.target_successes, "trials": campaign.target_trials}
 
 
 def draw(runs: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:

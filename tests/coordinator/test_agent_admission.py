@@ -189,6 +189,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         lambda top: _append(top / FOLDER / "policy.toml", "\n[resources]\nlongest_s = 10.0\n"),
         "says another name",
     ),
+    "wants weights that no lab has": (
+        lambda top: _append(top / FOLDER / "policy.toml", f'\n[weights]\n"net.onnx" = ["{"a" * 64}", 1000]\n'),
+        "says another name",
+    ),
     "changes nothing": (lambda top: None, "Nothing in policies/push_t/ was changed"),
 }
 

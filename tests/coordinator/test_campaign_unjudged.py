@@ -100,6 +100,18 @@ def test_a_lone_station_makes_its_own_failed_attempt_again() -> None:
     assert at(lab.next_work()).start_id == first.start_id
 
 
+def test_a_station_that_lets_a_place_lie_is_not_the_only_one_that_may_fill_it() -> None:
+    world = World(ladder, SEED, invalid=0.0)
+    lab = Lab(world, SEED)
+    lab.campaign.station("station-2", "here", 0.0)
+    first = at(lab.next_work("station-1"))
+    lab.campaign.record(failed(world.run(first, "station-1"), "reset"), 0.0)
+    again = at(lab.next_work("station-2"))
+    assert again.start_id == first.start_id
+    lab.campaign.expire(again.assignment_id, 1.0)
+    assert at(lab.next_work("station-1")).start_id == first.start_id
+
+
 def test_lost_attempts_end_no_candidate() -> None:
     world = World(ladder, SEED, invalid=0.0)
     lab = Lab(world, SEED)

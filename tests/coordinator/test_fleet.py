@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.fleet import Fleet, make_stations
+from coordinator.fleet import Fleet, make_stations, wait_after
 
 LONG_S = 120.0  # bound of a wait for real processes; nothing is measured by it
 NOBODY = "tcp/127.0.0.1:1"
@@ -86,3 +86,7 @@ def children_of(parent: int) -> list[int]:
 
 def command_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_station_that_fails_all_night_is_started_again_all_night() -> None:
+    assert [wait_after(ends) for ends in (1, 2, 3, 50, 10_000)] == [0.5, 1.0, 2.0, 20.0, 20.0]

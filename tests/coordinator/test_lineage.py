@@ -178,6 +178,20 @@ def test_what_both_changed_is_not_merged(
     assert shared.merge(base, theirs, ours) is None
 
 
+def test_a_git_that_was_killed_has_not_said_that_two_changes_clash(tmp_path: Path) -> None:
+    git = tmp_path / "git"
+    real = shutil.which("git")
+    git.write_text(f'#!/bin/sh\ncase $1 in merge-file|rev-parse) kill -9 $$ ;; esac\nexec {real} "$@"\n')
+    git.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lineage.shutil, "which", lambda name: str(git))
+        killed = Lineage(tmp_path / "policies.git")
+    with pytest.raises(LineageError, match=r"merge-file .* was killed by signal 9"):
+        killed.merge_lines(b"1", b"2", b"3")
+    with pytest.raises(LineageError, match=r"rev-parse .* was killed by signal 9"):
+        killed.commit_of(ONE)
+
+
 SIDES = st.dictionaries(st.sampled_from(["a.py", "b.toml", "c.json"]), st.binary(max_size=3))
 
 

@@ -22,7 +22,7 @@ from coordinator.evolution.records import CandidateMade, HypothesisMade
 from coordinator.network import Network, NetworkError, Presence, Question, free_endpoint
 from coordinator.publish.keys import Keyring
 from coordinator.publish.repository import Repository
-from coordinator.reception import Desk, Reception
+from coordinator.reception import MOST_HELD, Desk, Reception
 from coordinator.roster import Roster
 from coordinator.store import FILE, Store
 from edge.ledger import Ledger
@@ -237,6 +237,18 @@ def test_work_is_handed_out_in_order_and_noted_before(lab: Lab) -> None:
     assert states(lab) == {"a1": "leased", "a2": "leased"}
     [(edge, memory_mb)] = lab.store._db.execute("SELECT edge, peak_memory_mb FROM stations").fetchall()
     assert (edge, memory_mb) == ("station-1", 300.0)
+
+
+def test_a_station_that_holds_many_attempts_and_has_nothing_to_do_gives_them_back(lab: Lab) -> None:
+    names = [f"a{number}" for number in range(MOST_HELD + 4)]
+    lab.wanted.work = work(*names)
+    for _ in range(MOST_HELD // 2):
+        lab.lease(2)
+    [lease] = lab.lease(1)  # it runs one and holds one
+    assert lab.wanted.back == []
+    [lease] = lab.lease(2)
+    assert lab.wanted.back == names[: MOST_HELD + 1]
+    assert [item.assignment_id for item in lease.assignments] == names[MOST_HELD + 1 : MOST_HELD + 3]
 
 
 def test_nothing_is_handed_out_once_the_reception_is_closed(lab: Lab) -> None:
