@@ -139,7 +139,7 @@ class _Run:
         self._lineage = Lineage(folder / LINEAGE)
         self._workshop = GitWorkshop(folder / "policy", self._lineage, self._publisher)
         self._journal: Journal | None = None
-        self._elapsed_s: Callable[[float], float] = lambda now_unix_s: 0.0
+        self._elapsed_s: Callable[[], float] = lambda: 0.0
 
     def begin(self) -> Conductor:
         """Make the campaign and its stations."""
@@ -210,7 +210,7 @@ class _Run:
         researcher = OfflineResearcher(
             load_space(folder / "policy"), plan.seed, self._key_of, self._lineage.merge_lines
         )
-        place = Place(plan.task, folder, plan.seed, lambda: plan.budget_minutes - self._elapsed_s(time.time()) / 60.0)
+        place = Place(plan.task, folder, plan.seed, lambda: plan.budget_minutes - self._elapsed_s() / 60.0)
         crew = Crew(plan.wanted, place, self._store)
         conductor = Conductor(
             plan.task, folder, journal, researcher if plan.wanted.offline else None, crew, self._publisher,
@@ -234,7 +234,7 @@ class _Run:
             isinstance(event, DecisionMade) and event.verdict == "accept" for event in events
         ):
             self._workshop.accepted(self._journal.campaign.incumbent.bundle)
-        self._display.tell(events, self._elapsed_s(now_unix_s))
+        self._display.tell(events, self._elapsed_s())
 
 
 def _row(plan: Plan, campaign_id: str) -> dict[str, Any]:

@@ -78,7 +78,8 @@ class Conductor:
         self._started_unix_s = time.time()
         self._session = Session(store, self._started_unix_s)
         self._trouble = ""  # the last thing that went wrong here while a message was taken in
-        self._ready_unix_s: float | None = None  # since when all stations run
+        self._began_s = time.monotonic()
+        self._ready_s: float | None = None  # since when all stations run; no clock that is set spends the budget
         self._line_up = LineUp(not fleet.paced and len(fleet.names) > 1, limits.budget_s)
         self._tend_at_s = self._take_at_s = 0.0
         self._show_at_s = 0.0
@@ -121,7 +122,7 @@ class Conductor:
     # -- what the reception asks --------------------------------------------------------------------------------------
 
     def _next_work(self, edge: str, now_unix_s: float, ahead: int) -> Sequence[Attempt]:
-        if not self._may_work(now_unix_s):
+        if not self._may_work():
             return ()
         self._ask(now_unix_s)
         work = self._journal.next_work(edge, now_unix_s, ahead)
@@ -135,8 +136,8 @@ class Conductor:
             raise
         return attempts
 
-    def _may_work(self, now_unix_s: float) -> bool:
-        started_for_s = None if self._ready_unix_s is None else now_unix_s - self._ready_unix_s
+    def _may_work(self) -> bool:
+        started_for_s = None if self._ready_s is None else time.monotonic() - self._ready_s
         return self._line_up.may_work(started_for_s, bool(self._journal.campaign.waits_for), self._all_ready)
 
     def _all_ready(self) -> bool:
@@ -195,11 +196,11 @@ class Conductor:
             return FINISHED[why]
         if self._limits.interruptions():
             return INTERRUPTED
-        return BUDGET if self.elapsed_s(time.time()) >= self._limits.budget_s else ""
+        return BUDGET if self.elapsed_s() >= self._limits.budget_s else ""
 
     def _turn(self) -> None:
         self._serve()
-        if self._ready_unix_s is None:
+        if self._ready_s is None:
             self._start_rest()
         now_s = time.monotonic()
         self._take_offers(now_s)
@@ -209,7 +210,7 @@ class Conductor:
             self._reception.tend(time.time())
             self._tend_lab()
             self._tend_fleet()
-            self._session.ran(self.elapsed_s(time.time()) - self._session.before_s)
+            self._session.ran(self.elapsed_s() - self._session.before_s)
         self._show()
 
     def _start_rest(self) -> None:
@@ -217,15 +218,15 @@ class Conductor:
 
         They wait no longer than AHEAD_S, as the first one may be the one that fails.
         """
-        if self.roster.delivered_count or time.time() - self._started_unix_s > AHEAD_S:
-            self._ready_unix_s = time.time()
+        if self.roster.delivered_count or time.monotonic() - self._began_s > AHEAD_S:
+            self._ready_s = time.monotonic()
             self._fleet.start_rest()
             if not self._line_up.over:
                 self._display.say("starting the other stations; all begin together")
 
-    def elapsed_s(self, now_unix_s: float) -> float:
+    def elapsed_s(self) -> float:
         """Return how long the campaign has run, in earlier processes too."""
-        return self._session.before_s + (0.0 if self._ready_unix_s is None else now_unix_s - self._ready_unix_s)
+        return self._session.before_s + (0.0 if self._ready_s is None else time.monotonic() - self._ready_s)
 
     def _show(self) -> None:
         if time.monotonic() >= self._show_at_s:
@@ -310,7 +311,7 @@ class Conductor:
     def _view(self, now_unix_s: float) -> View:
         return View(
             title=self._limits.title,
-            elapsed_s=self.elapsed_s(now_unix_s),
+            elapsed_s=self.elapsed_s(),
             budget_s=self._limits.budget_s,
             trials=self.roster.delivered_count,
             per_minute=self.roster.per_minute(now_unix_s, self._started_unix_s),

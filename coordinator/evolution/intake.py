@@ -64,6 +64,7 @@ class Intake:
             source = self._workshop.draft(incumbent.source, play)
             bundle = self._workshop.publish(source, told, researcher, (incumbent.bundle,), now_s)
         except (ProposalRefused, BundleError) as error:
+            book.plays[researcher] += 1  # else the next would be drawn the same
             book.turn_down(researcher, told, str(error), now_s)
             raise ProposalRefused(str(error)) from error
         book.enter_play(researcher, source, bundle, play.attempts, now_s)

@@ -29,12 +29,12 @@ Row = dict[str, object]
 
 
 def asked(space: PolicySpace, context: ResearchContext, rng: np.random.Generator) -> Play | None:
-    """Return one attempt's moves; None where a policy does not play or has rows enough."""
+    """Return one attempt's moves; None where a policy does not play or has rows enough, or notes none of them."""
     rules = space.play
     if rules is None:
         return None
     done = [_place(rules, row) for row in rows(rules, context.played)]
-    if len(done) >= MOST_TIMES * rules.enough:
+    if max(len(done), context.proposals) >= MOST_TIMES * rules.enough:
         return None
     moves = []
     for _ in range(rules.per_attempt):

@@ -46,6 +46,14 @@ def asked(campaign: Campaign, play: Play = UNFINISHED, researcher: str = AGENT) 
     return made.bundle
 
 
+def test_a_refused_play_counts_as_one_so_that_the_next_is_another() -> None:
+    campaign = begun(World(ladder, 1, invalid=0.0))
+    assert campaign.play(Play({}, {"no_such_parameter": 1.0}, 1), AGENT, 0.0)
+    context = campaign.wants_play(0.0, AGENT)
+    assert context is not None
+    assert context.proposals == 1
+
+
 def test_they_are_made_on_development_starts_and_counted_down() -> None:
     world = World(ladder, 1, invalid=0.0)
     campaign = begun(world)

@@ -318,6 +318,13 @@ def test_rows_that_are_enough_are_proposed_and_again_at_twice_as_many() -> None:
     assert researcher.play(context(played=tuple(done))) is None, "there is nothing left to learn"
 
 
+def test_a_policy_that_notes_nothing_is_not_played_with_for_ever() -> None:
+    researcher = OfflineResearcher(SPACE, 2)
+    most = play.MOST_TIMES * RULES.enough
+    assert researcher.play(context(proposals=most - 1)) is not None
+    assert researcher.play(context(proposals=most)) is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "no row", "[]", '{"move": 3, "outcome": []}', '{"move": {"turn": 1}, "outcome": [1]}',
