@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 LARGEST = sys.float_info.max  # TOML allows infinity, and whole numbers of any length
 ROTATION_SLACK = 1e-3  # of a matrix written by hand with four digits
+GRAVITY_FACTORS = (0.5, 1.6)  # of the model's; the maker's are 1.0 to 1.2
 KEYS = {"day", "residual_px", "top_camera", "joint_zero_rad", "gravity_factor"}
 CAMERA_KEYS = {
     "width_px",
@@ -98,8 +99,9 @@ def _calibration(raw: dict[str, Any], sha256: str) -> Calibration:
     if type(raw["day"]) is not date:  # a datetime is one too, by inheritance
         raise CalibrationError(f"day is {raw['day']!s:.80}, wants a date such as 2026-11-01")
     gravity_factor = _array(raw["gravity_factor"], "gravity_factor", (6,))
-    if not (gravity_factor > 0).all():
-        raise CalibrationError(f"gravity_factor is {gravity_factor.tolist()}, wants positive numbers")
+    low, high = GRAVITY_FACTORS
+    if not ((gravity_factor >= low) & (gravity_factor <= high)).all():  # a damped arm is fed this much, whatever it is
+        raise CalibrationError(f"gravity_factor is {gravity_factor.tolist()}, wants numbers from {low} to {high}")
     return Calibration(
         day=raw["day"],
         residual_px=_pixels(raw["residual_px"], "residual_px", positive=False),

@@ -33,7 +33,7 @@ from coordinator.evolution.ideas import (
     Workshop,
 )
 from coordinator.evolution.intake import Intake
-from coordinator.evolution.learning import ON_DEV, is_tried, learn, learn_late
+from coordinator.evolution.learning import ON_DEV, learn, learn_late
 from coordinator.evolution.measuring import Measurement, Measuring
 from coordinator.evolution.plays import MOST_REFILLS, Plays
 from coordinator.evolution.records import Event
@@ -49,7 +49,7 @@ from coordinator.scheduling.wear import WearBudget
 from coordinator.scheduling.work import Attempt as Attempt
 from coordinator.scheduling.work import Offer, Urgency, first
 from coordinator.scheduling.work import Work as Work
-from edge.records import Outcome, Trial
+from edge.records import Outcome, Trial, is_tried
 
 MEASURED = ("heldout", "audit")
 MOST_AT_GATE = 12  # candidates that wait there or are in test, beyond which no researcher is asked
@@ -169,7 +169,7 @@ class Campaign:
         book.outcomes[trial.outcome] += 1
         slot = self._slots.answered(trial)
         believed = not self._dispatch.health.quarantined(trial.edge)
-        tried = is_tried(trial)
+        tried = is_tried(trial.outcome, trial.cause)
         if slot is None:
             late = self._slots.late(trial)
             if late is not None and believed and tried and not self.finished:

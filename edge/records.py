@@ -35,6 +35,17 @@ class Outcome(StrEnum):
     INVALID = "invalid"
 
 
+UNTRIED = ("reset", "stopped", "crash", "disk", "bundle")  # causes of attempts that say nothing of their policy
+
+
+def is_tried(outcome: Outcome, cause: str) -> bool:
+    """Return whether an attempt says something of its policy, if only that what it left could not be judged.
+
+    Otherwise a policy would choose when it is counted: by leaving the scene so that the judge sees too little.
+    """
+    return outcome is not Outcome.INVALID or cause not in UNTRIED
+
+
 @dataclass(frozen=True)
 class Assignment:
     """One attempt: a bundle on a start."""

@@ -24,7 +24,7 @@ from coordinator.agents.pack import fence
 from coordinator.agents.trial_files import Told, film_strip, observations, played, show, traces
 from coordinator.agents.window import Request, Window, attempts_in_words
 from coordinator.evolution.ideas import ProposalRefused, ResearchContext
-from coordinator.evolution.learning import UNTRIED
+from edge.records import UNTRIED
 
 TOOL = "dev_trials"
 WAIT_S, TICK_S = 50.0, 0.5  # the shells of some agents end a command after two minutes

@@ -7,15 +7,9 @@ from coordinator.evolution.candidate import Slot
 from coordinator.evolution.evidence import result_of
 from coordinator.evolution.ideas import DevResult
 from coordinator.evolution.records import TrialUsed
-from edge.records import Outcome, Trial
+from edge.records import Trial
 
 ON_DEV = ("baseline", "screen", "play")  # purposes whose starts are for development
-UNTRIED = ("reset", "stopped", "crash", "disk", "bundle")  # causes of attempts that say nothing of their policy
-
-
-def is_tried(trial: Trial) -> bool:
-    """Return whether a trial says something of its policy, if only that what it left could not be judged."""
-    return trial.outcome is not Outcome.INVALID or trial.cause not in UNTRIED
 
 
 def learn(book: Book, slot: Slot, trial: Trial) -> None:

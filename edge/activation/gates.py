@@ -2,7 +2,8 @@
 
 - A gate says pass, fail or wait. It fails as soon as it cannot pass any more.
 - The canary compares the newcomer with the active one on this edge, on the same starts, in turns: a bad camera damns
-  both alike. Only pairs in which both attempts are valid count; an invalid one is asked for again on its start.
+  both alike. Only pairs of which both attempts say something of their policy count; one that was cut short is asked for
+  again on its start. One that could not be judged is no success, or a policy would hide what it leaves.
 - With nothing active there is no baseline: then faults, safety stops and a least share of successes count, and the
   ruling says so.
 - Whatever it is compared with, a newcomer that succeeds less often than `floor_share` goes no further: a camera that
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from edge.records import Outcome
+from edge.records import Outcome, is_tried
 
 FAULT_CAUSES = ("crashed", "hung", "safety", "bad_target")  # a policy's own; a timeout is a failure like any other
 FAULT_WINDOW = 10
@@ -61,6 +62,11 @@ class Ended:
     start_id: str
     sequence: int
     ended_unix_s: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says something of its policy; what could not be judged is no success."""
+        return is_tried(self.outcome, self.cause)
 
     @property
     def faulty(self) -> bool:
@@ -188,7 +194,7 @@ def probation(trials: Sequence[Ended], canary_share: float | None, gates: Gates)
         trials: of its probation, oldest first.
         canary_share: of successes in its canary; None where it had none.
     """
-    valid = [item for item in trials if item.outcome is not Outcome.INVALID]
+    valid = [item for item in trials if item.counts]
     won = sum(item.outcome is Outcome.SUCCESS for item in valid)
     enough, faults = _least("trials", len(valid), gates.probation_trials), _faults(trials, gates)
     note = f"{won} successes in {len(valid)} trials"
@@ -211,7 +217,7 @@ def faults(trials: Sequence[Ended], gates: Gates) -> Ruling:
 
 
 def _faults(trials: Sequence[Ended], gates: Gates) -> Gauge:
-    valid = [item for item in trials if item.outcome is not Outcome.INVALID][-FAULT_WINDOW:]
+    valid = [item for item in trials if item.counts][-FAULT_WINDOW:]
     return _most(f"faults in {FAULT_WINDOW} trials", sum(item.faulty for item in valid), gates.faults - 1)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.activation.gates import Ended, Pair
-from edge.records import Outcome, RolloutOrder
+from edge.records import RolloutOrder
 
 OWN = "rollout-"  # begins the names of all of them
 NEWCOMER, BASELINE = "new", "old"  # sides
@@ -93,5 +93,4 @@ class Series:
         return [item for item in trials if item.assignment_id.startswith(self._name(number, side))]
 
     def _valid(self, number: int, side: str, trials: Sequence[Ended]) -> Ended | None:
-        valid = (item for item in self._ended(number, side, trials) if item.outcome is not Outcome.INVALID)
-        return next(valid, None)
+        return next((item for item in self._ended(number, side, trials) if item.counts), None)

@@ -266,7 +266,7 @@ class Steward:
         """Return the newcomer's share of successes in its canary, None where it had none."""
         series = Series(_plan(row), CANARY, row.bundle, row.baseline)
         trials = series.pick(self._can.trials(row.bundle, CANARY), NEW)
-        valid = [item for item in trials if item.outcome is not Outcome.INVALID]
+        valid = [item for item in trials if item.counts]
         return sum(item.outcome is Outcome.SUCCESS for item in valid) / len(valid) if valid else None
 
     # -- helpers ------------------------------------------------------------------------------------------------------

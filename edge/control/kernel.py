@@ -7,7 +7,8 @@ Order: decode, gravity, heat, watch the motors, aim, feed forward, guard, encode
 - The controller clips: range, velocity, acceleration, torque, and it brakes before a wall. The guard then refuses what
   is still wrong (a NaN passes every clip).
 - A refused setpoint ends in holding, a motor's fault in damping (kp 0, the joint's own kd, gravity), an overheated
-  motor in stowing, which ends in damping. Each stays until the driver clears it.
+  motor in stowing, which ends in damping. Each stays until the driver clears it. Where a motor is silent or astray, the
+  pose is not known and gravity compensation ends too, slowly.
 - After enabling, the gains rise from zero at the measured pose: first gravity compensation, then stiffness.
 - Nothing is allocated, and no state lives outside `memory`.
 """
@@ -43,6 +44,7 @@ COIL_C, MOSFET_C = (75.0, 95.0), (90.0, 110.0)
 # How long a motor may give its torque limit before it must be down at its rated torque. No source gives the motors'
 # thermal time; peak torque for some seconds is what drives of this size commonly allow.
 PEAK_S = 10.0
+CARRY_SHARE = 1.2  # of the gravity that it carries, what a motor must be able to give while it is strained
 STOW_RAD_S = 0.5  # the joint with the longest way; the others arrive with it
 ROUNDING = 1.0 - 1e-9  # keeps a torque that was scaled to its bound from being rounded above it
 # Fault codes above the guard's.
@@ -59,6 +61,7 @@ DRIVE = np.dtype(
         ("silent_ticks", np.int64),  # a motor may leave so many periods unanswered, or stray for so long
         ("starting_ticks", np.int64),  # a motor may still report "disabled" so long after enable was sent
         ("ramp_ticks", np.int64),  # over which the gains rise after enabling
+        ("let_down_ticks", np.int64),  # over which gravity compensation ends where the pose is not known
         ("mst_ids", np.int64, MOTORS),
         ("esc_ids", np.int64, MOTORS),
         ("scale", np.float64, (MOTORS, 3)),
@@ -120,6 +123,7 @@ MEMORY = np.dtype(
         ("ticks", np.int64),  # since the start
         ("awake_ticks", np.int64),  # since every motor was enabled
         ("stray_ticks", np.int64, JOINTS),
+        ("blind_ticks", np.int64),  # of damping, since the pose is not known
         ("mode", np.int64),
         ("fault", np.int64),
         ("fault_motor", np.int64),
@@ -300,12 +304,21 @@ def _watch(drive: Record, memory: Record) -> bool:
         memory["stray_ticks"][joint] = memory["stray_ticks"][joint] + 1 if astray else 0
         if memory["stray_ticks"][joint] >= drive["silent_ticks"]:
             _latch(memory, DAMP, STRAYED, joint, stray_rad, STRAY_RAD)
+            memory["blind_ticks"] = 1
             return False
     for motor in range(MOTORS):
-        if memory["strain"][motor] >= 1.0 and memory["mode"] < STOW:
+        if _is_spent(motor, memory) and memory["mode"] < STOW:
             _latch(memory, FOLLOW, OVERHEATED, motor, float(memory["temperature"][motor, 1]), 0.0)
             begin_stow(memory, drive)
     return ready
+
+
+@njit(cache=True)
+def _is_spent(motor: int, memory: Record) -> bool:
+    """Return whether a motor is strained so far that it must rest, or can soon no longer carry the arm to its rest."""
+    carried = abs(memory["gravity_nm"][motor]) if motor < JOINTS else 0.0
+    strain = memory["strain"][motor]
+    return bool(strain >= 1.0 or (strain > 0.0 and memory["allowed_nm"][motor] < CARRY_SHARE * carried))
 
 
 @njit(cache=True)
@@ -493,18 +506,26 @@ def _soften(asked: float, velocity: float, drive: Record, memory: Record) -> tup
     lead_rad = memory["allowed_nm"][GRIPPER] / drive["kp"][GRIPPER]
     position, measured = memory["position"][GRIPPER], memory["velocity"][GRIPPER]
     follows = measured * velocity > 0.0 and abs(measured) >= FOLLOWING_SHARE * abs(velocity)
-    softened = position + _clip(asked - position, -lead_rad, lead_rad)
-    return _clip(softened, drive["lower_rad"][GRIPPER], drive["upper_rad"][GRIPPER]), velocity if follows else 0.0
+    inside = _clip(asked, drive["lower_rad"][GRIPPER], drive["upper_rad"][GRIPPER])
+    # The lead is bounded last: a jaw outside its range is not torn back into it.
+    return position + _clip(inside - position, -lead_rad, lead_rad), velocity if follows else 0.0
 
 
 @njit(cache=True)
 def _damp(drive: Record, memory: Record) -> None:
-    """Write commands that hold nothing but gravity, slowed by the motors' own damping."""
+    """Write commands that hold nothing but gravity, slowed by the motors' own damping.
+
+    Once a motor was silent or astray the pose is not known, and what carries another pose swings the arm: then it is
+    let down.
+    """
     memory["admitted_velocity"][:] = 0.0
+    if memory["blind_ticks"] > 0 or memory["silent_ticks"].max() >= drive["silent_ticks"]:
+        memory["blind_ticks"] += 1
+    share = max(1.0 - memory["blind_ticks"] / drive["let_down_ticks"], 0.0)
     for row in range(MOTORS):
         feed = 0.0
         if row < JOINTS:
-            feed = _clip(memory["gravity_nm"][row], -memory["allowed_nm"][row], memory["allowed_nm"][row])
+            feed = share * _clip(memory["gravity_nm"][row], -memory["allowed_nm"][row], memory["allowed_nm"][row])
         sign = drive["direction"][row]
         memory["command"][row, POSITION] = memory["admitted"][row] * sign + drive["zero_rad"][row]
         memory["command"][row, VELOCITY] = 0.0

@@ -6,8 +6,8 @@
 
 - `set` gives the next 30 Hz setpoint. Past its expiry, and after `LONGEST_LIFE_NS` at the latest, the arm brakes and
   holds.
-- On a fault the arm holds or is damped under gravity compensation, as the kernel says, until `clear`; then its gains
-  rise again at the measured pose.
+- On a fault the arm holds or is damped, under gravity compensation where its pose is known, as the kernel says, until
+  `clear`; then its gains rise again at the measured pose.
 - A motor that left the enabled state needs `probe` and `start` again.
 - `stow` takes the arm to its rest and damps it there.
 """
@@ -50,6 +50,7 @@ LIMP_TICKS = 10**9
 SILENT_S = 0.1  # a quarter of the motors' own watchdog
 STARTING_S = 0.1
 RAMP_S = 0.5  # over which stiffness rises after enabling
+LET_DOWN_S = 4.0  # over which a damped arm is left to sink; its dampers brake it
 # Where nothing is known about the bench: no walls but the arm itself.
 ANYWHERE_M = np.full(3, 10.0)
 
@@ -103,7 +104,8 @@ class ControlLoop:
         A joint whose encoder woke up a turn off is put right where that brings it inside its limits.
 
         Raises:
-            ControlError: a motor did not answer or has latched an error, or a joint stands outside its limits.
+            ControlError: a motor did not answer or has latched an error, or a joint or the jaw stands outside its
+                limits.
         """
         before, zero_before_rad = self._memory.copy(), self._drive["zero_rad"].copy()
         try:
@@ -259,7 +261,7 @@ class ControlLoop:
         memory = self._memory[0]
         self._hold_measured()
         memory["mode"], memory["fault"], memory["awake_ticks"] = FOLLOW, ALLOWED, 0
-        memory["silent_ticks"][:], memory["stray_ticks"][:] = 0, 0
+        memory["silent_ticks"][:], memory["stray_ticks"][:], memory["blind_ticks"] = 0, 0, 0
 
     def _hold_measured(self) -> None:
         """Make the measured pose the admitted one; outside the box, as a rest pose may be, only the way in is free.
@@ -276,6 +278,13 @@ class ControlLoop:
             raise ControlError(
                 f"joint {joint + 1} stands at {memory['position'][joint]:.3f} rad, "
                 f"outside {low:.3f} .. {high:.3f} rad: move it inside by hand, or check its zero"
+            )
+        if abs(memory["position"][GRIPPER] - inside[GRIPPER]) > START_MARGIN_RAD:
+            opening_m = self._arm.gripper.opening_m(float(memory["position"][GRIPPER]))
+            raise ControlError(
+                f"the gripper says that it is open by {1e3 * opening_m:.0f} mm of"
+                f" {1e3 * self._arm.gripper.stroke_m:.0f} mm: its motor woke up in another turn than its zero is in;"
+                " close it by hand and switch the arm off and on"
             )
         measure_room(self._body, inside[:JOINTS], memory["room_m"])
         apart_m = memory["room_m"][FACE_ROOMS:]
@@ -339,7 +348,10 @@ def _drive(arm: ArmModel, limits: JointLimits, gravity_factor: Array, control_hz
     row, grip = drive[0], arm.gripper
     row["dt_s"] = 1.0 / control_hz
     row["line_ticks"] = round(control_hz / POLICY_HZ)
-    for name, seconds in (("silent_ticks", SILENT_S), ("starting_ticks", STARTING_S), ("ramp_ticks", RAMP_S)):
+    periods = {
+        "silent_ticks": SILENT_S, "starting_ticks": STARTING_S, "ramp_ticks": RAMP_S, "let_down_ticks": LET_DOWN_S,
+    }  # fmt: skip
+    for name, seconds in periods.items():
         row[name] = round(seconds * control_hz)
     row["mst_ids"][:], row["esc_ids"][:] = arm.mst_ids, arm.esc_ids
     row["scale"][:] = scales(arm.motor_types)

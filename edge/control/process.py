@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.records import CalibrationError
-from edge.control.loop import ControlError, ControlLoop, loop_of
+from edge.control.loop import LET_DOWN_S, ControlError, ControlLoop, loop_of
 from edge.control.realtime import AT_REST, BUS_GONE, ORDERED, RUN, claim_real_time, compile_loop, run
 from edge.slots import CLEAR, ORDER, RESTART, SETPOINT, STATE, STOW, ArmTaken, Slots, claim_arm, slots_path
 from edge.station import Can, Station, StationError, load_station
@@ -40,9 +41,9 @@ PROBE_S = 0.05
 STOW_LIMIT_S = 12.0  # the longest way at stowing speed takes 7.3 s
 DAMPED_S = 0.5  # for the arm to settle before the motors are let go
 PATIENCE_S = 180.0  # for an emulated bus to appear, which may have to be compiled first
-LET_DOWN_S = 4.0
 BORNE_S = 0.02  # a twentieth of the motors' watchdog
 LOOK_S = 0.1
+ONE_REQUEST_S = 2.0
 AT_REST_RAD = 0.1
 ANSWERS = ["lost", "extra", "rejected"]  # counts of the kernel's memory
 
@@ -178,8 +179,9 @@ class ControlProcess:
                 raise BusGone("the bus went while the arm was damped; the motors' watchdog brakes them")
 
     def _is_at_rest(self) -> bool:
-        memory, drive = (record[0] for record in self._loop.records[::2][::-1])
-        away_rad = memory["position"][: len(drive["rest_rad"])] - drive["rest_rad"]
+        """Return whether the arm lies where it lies by itself, which limits of the site may keep it from."""
+        rest_rad = self._station.arm.rest_rad
+        away_rad = self._loop.records[2]["position"][0, : len(rest_rad)] - rest_rad
         return bool(np.abs(away_rad).max() <= AT_REST_RAD)
 
     def _let_go(self) -> None:
@@ -258,13 +260,30 @@ def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -
     return 0
 
 
+class Requests:
+    """Tells requests to end apart: a service's manager and its supervisor signal at once, and mean one thing."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Count by `clock`, seconds."""
+        self._clock, self._last_s = clock, -math.inf
+
+    def another(self) -> bool:
+        """Return whether a signal that comes now is a request of its own."""
+        now_s = self._clock()
+        if now_s - self._last_s <= ONE_REQUEST_S:
+            return False
+        self._last_s = now_s
+        return True
+
+
 def _halt_when(stop: threading.Event, process: ControlProcess, worker: threading.Thread) -> None:
-    """Wait for the worker's end; each time that `stop` is set, halt."""
-    said = ""
+    """Wait for the worker's end; each time that somebody asks for it by `stop`, halt."""
+    said, requests = "", Requests(time.monotonic)
     while worker.is_alive():
         if stop.wait(LOOK_S) and worker.is_alive():
             stop.clear()
-            process.halt()
+            if requests.another():
+                process.halt()
         fault = process.fault()
         if fault != said:
             LOG.log(logging.ERROR if fault else logging.INFO, "%s", fault or "the fault is cleared")

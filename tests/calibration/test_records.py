@@ -168,8 +168,8 @@ def test_whole_numbers_and_a_rotation_written_with_few_digits_are_good_enough(
         ("[0.0, 0.1, ", f"[0.0, 1{'0' * 400}, ", "joint_zero_rad"),
         ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "1.0", "gravity_factor is 1.0, wants 6 finite numbers"),
         ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, -inf]", "gravity_factor"),
-        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, 0.0]", "wants positive numbers"),
-        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, -1.0]", "wants positive numbers"),
+        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0, 1.0, 0.0]", "wants numbers from 0.5 to 1.6"),
+        ("[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 11.0, 1.0, 1.0, 1.0, 1.0]", "wants numbers from 0.5 to 1.6"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, old: str, new: str, complaint: str) -> None:

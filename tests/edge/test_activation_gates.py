@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from edge.activation import gates as gate
 from edge.activation.gates import FAULT_CAUSES, FAULT_WINDOW, Call, Ended, Gates, Pair, Ruling
-from edge.records import Outcome
+from edge.activation.series import Series
+from edge.records import Outcome, RolloutOrder, RolloutStart
 
 GATES = Gates()
 GOOD = gate.Tested(True, "fine", 2_000, 0.010, 0)
 WON, LOST, VOID = (Outcome.SUCCESS, ""), (Outcome.FAILURE, "near"), (Outcome.INVALID, "reset")
 DRAWS = 4_000
+ORDER = RolloutOrder(3, "a" * 64, "push_t", "active", (RolloutStart("dev-1", {"x_m": 0.3}, 7),), 0.0, 60.0)
 
 
 def ended(outcome: Outcome, cause: str) -> Ended:
@@ -170,6 +172,18 @@ def test_without_a_canary_faults_and_the_least_share_count_and_the_ruling_says_s
     ruling = gate.probation(made(*[WON] * 4, *[LOST] * 16), None, GATES)
     assert ruling.call is Call.PASS
     assert "no canary" in ruling.note
+
+
+def test_what_a_policy_leaves_so_that_nobody_can_judge_it_is_no_success() -> None:
+    unseen, cut_short = (Outcome.INVALID, "unseen"), (Outcome.INVALID, "reset")
+    assert gate.probation(made(*[WON] * 6, *[unseen] * 14), 1.0, GATES).call is Call.FAIL
+    assert gate.probation(made(*[WON] * 20, *[cut_short] * 14), 1.0, GATES).call is Call.PASS
+    series = Series(ORDER, "probation", "a" * 64)
+    names = [series.attempt(number, "new", ()).assignment_id for number in range(2)]
+    trials = [replace(ended(*end), assignment_id=name) for name, end in zip(names, (unseen, cut_short), strict=True)]
+    pairs, lacking = series.pairs(trials)
+    assert [pair.newcomer.cause for pair in pairs] == ["unseen"]
+    assert [item.assignment_id for item in lacking] == [names[1].removesuffix("0") + "1"]
 
 
 @pytest.mark.parametrize("cause", FAULT_CAUSES)

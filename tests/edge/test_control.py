@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.arm import body_of, load_arm
-from edge.control.loop import ControlError, ControlLoop
+from edge.control.loop import LET_DOWN_S, ControlError, ControlLoop
 from edge.messages import LONGEST_LIFE_NS, Setpoint
 from edge.planning.kinematics import chain_of, tool_pose
 from firmware_bridge.body import FACE_ROOMS
@@ -385,6 +385,26 @@ def test_a_blocked_jaw_gets_bounded_torque(opening_m: float) -> None:
         assert abs(law) <= ARM.gripper.torque_nm + 0.06  # steps of the command's fields
 
 
+@pytest.mark.parametrize("motor_rad", [3.0, -9.5])
+def test_a_jaw_whose_motor_woke_up_in_another_turn_is_not_driven(motor_rad: float) -> None:
+    bench = Bench(ControlLoop(ARM, ARM.limits))
+    bench.shafts[6] = motor_rad
+    with pytest.raises(ControlError, match="close it by hand and switch the arm off and on"):
+        bench.start()
+
+
+@pytest.mark.parametrize("motor_rad", [0.14, 3.0, -9.5])
+def test_a_jaw_outside_its_range_is_brought_back_with_bounded_torque(motor_rad: float) -> None:
+    bench = started()
+    bench.shafts[6] = motor_rad
+    bench.run(2, follow=False)  # until it is measured
+    for _ in range(60):
+        bench.ask(HOME, 0.05)
+        bench.run(1, follow=False)
+        law = bench.bank.kp[6] * (bench.bank.p_des[6] - bench.shafts[6]) + bench.bank.kd[6] * bench.bank.v_des[6]
+        assert abs(law) <= ARM.gripper.torque_nm + 0.06
+
+
 def test_state_is_stamped_when_it_was_measured_and_says_when_it_is_old() -> None:
     bench = started().run(5)
     assert bench.loop.state(bench.now_ns).time_ns == bench.now_ns
@@ -489,6 +509,45 @@ def test_heat_takes_torque_away_and_at_last_stows_the_arm() -> None:
     assert "motor 2 is too hot (coil 96 C)" in bench.loop.fault
     np.testing.assert_allclose(bench.loop.admitted_rad, ARM.rest_rad, atol=1e-3)
     assert bench.loop.damped
+
+
+OUT = np.array([0.0, 1.9, 1.6, -0.4, 0.0, 0.0])  # the arm far out: its shoulder carries more than it does for good
+
+
+def test_an_arm_that_is_held_far_out_goes_to_its_rest_while_it_still_can() -> None:
+    bench = Bench(ControlLoop(ARM, ARM.limits), OUT).start()
+    carried = abs(bench.loop.records[2]["gravity_nm"][0, 1])
+    assert 9.0 < carried < 20.0
+    for celsius in np.arange(74.0, 96.0, 0.5):
+        bench.bank.warm(1, 40.0, celsius)
+        bench.run(2)
+        if bench.loop.fault:
+            break
+    assert "motor 2 is too hot" in bench.loop.fault
+    assert celsius < 95.0
+    bench.run(2000)
+    assert bench.loop.damped
+    np.testing.assert_allclose(bench.loop.admitted_rad, ARM.rest_rad, atol=1e-3)
+
+
+def test_an_arm_whose_pose_is_not_known_is_let_down_and_one_whose_pose_is_known_is_borne() -> None:
+    silent, broken = started(), started()
+    broken.bank.inject(2, Status.OVER_CURRENT)
+    held = abs(silent.bank.tau_ff[1])
+    assert held > 3.0
+    shares = []
+    for _ in range(round((LET_DOWN_S + 0.5) * 240)):
+        silent.feedback = without(silent.feedback, 1)
+        silent.run(1, follow=False)
+        broken.run(1, follow=False)
+        shares.append(abs(silent.bank.tau_ff[1]) / held)
+    assert silent.loop.damped
+    assert "motor 2 has not answered" in silent.loop.fault
+    assert (np.diff(shares) <= 0.01).all()
+    assert shares[240] > 0.5
+    assert shares[-1] == pytest.approx(0.0, abs=0.01)
+    assert broken.loop.damped
+    assert abs(broken.bank.tau_ff[1]) == pytest.approx(held, rel=0.02)
 
 
 def test_lost_and_doubled_answers_are_counted() -> None:

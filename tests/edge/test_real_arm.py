@@ -5,6 +5,7 @@ The clock is real here, so nothing is asserted about time.
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from edge.control.loop import loop_of
-from edge.control.process import ControlProcess, answers_text, open_bus
+from edge.control.process import ControlProcess, Requests, answers_text, open_bus
 from edge.control.realtime import DONE, RUN, compile_loop, run
 from edge.emulation.stations import make_stations
 from edge.ledger import Ledger
@@ -148,6 +149,29 @@ def test_halting_stows_the_arm_damps_it_and_lets_the_motors_go(running: Running,
     assert running.process.error == ""
 
 
+def test_an_arm_that_its_site_keeps_from_its_rest_is_let_down_before_its_motors_go(
+    motors: Motors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    station = load_station(tmp_path / "station-1")
+    assert station.can is not None
+    lower_rad = station.limits.lower_rad.copy()
+    lower_rad[1:3] = 0.4  # it stands upright no further down than this
+    station = replace(station, limits=replace(station.limits, lower_rad=lower_rad))
+    loop = loop_of(station, station.can.rate_hz)
+    compile_loop(*loop.records)
+    slots = Slots(tmp_path / "slots", create=True)
+    with open_bus(station.can) as bus, caplog.at_level(logging.INFO):
+        process = ControlProcess(loop, bus, slots, station)
+        thread = threading.Thread(target=process.work)
+        thread.start()
+        made = Running(station, slots, process, thread)
+        made.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
+        process.halt()
+        thread.join()
+    assert process.error == ""
+    assert "let down where it was and damped" in caplog.text
+
+
 def test_a_faulted_motor_damps_the_arm_until_an_order_to_restart(running: Running, motors: Motors) -> None:
     running.wait_for(lambda state: bool((state["status"] == Status.ENABLED).all()))
     motors.call("inject", 2, Status.OVERLOAD)
@@ -213,6 +237,15 @@ def test_a_real_arm_is_moved_only_with_leave(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "--confirm-motion" in done.stderr
+
+
+def test_two_signals_at_once_are_one_request_and_a_later_one_is_another() -> None:
+    now_s = [0.0]
+    requests = Requests(lambda: now_s[0])
+    asked = []
+    for now_s[0] in (0.0, 0.01, 1.9, 2.1, 2.2, 30.0):
+        asked.append(requests.another())
+    assert asked == [True, False, False, True, False, True]
 
 
 def test_a_mocked_station_wakes_and_is_stowed_when_it_is_stopped(tmp_path: Path) -> None:
