@@ -146,7 +146,8 @@ def _stop(children: Sequence[_Child], grace_s: float) -> None:
             continue
         child.process.terminate()
         if not _gone(child.process, grace_s):
-            child.process.terminate()  # a control process that stows takes the second one as "at once"
+            child.process.terminate()
+            child.process.send_signal(signal.SIGINT)  # a control process that stows takes it as "at once"
         if not _gone(child.process, HURRY_S, heed=False):
             LOG.warning("%s did not end within %g s, or a second signal came; killing it", child.name, grace_s)
             child.process.kill()

@@ -70,7 +70,7 @@ class Slots:
             if slot.pair is None or slot.edge == edge:
                 self._again.remove(slot)
                 return [slot]
-            if slot.edge not in stations or slot.edge in slot.failed_on:
+            if slot.edge not in stations or slot.edge in without:
                 return self._both(slot)
         return []
 

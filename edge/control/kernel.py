@@ -307,18 +307,18 @@ def _watch(drive: Record, memory: Record) -> bool:
             memory["blind_ticks"] = 1
             return False
     for motor in range(MOTORS):
-        if _is_spent(motor, memory) and memory["mode"] < STOW:
+        if _is_spent(motor, drive, memory) and memory["mode"] < STOW:
             _latch(memory, FOLLOW, OVERHEATED, motor, float(memory["temperature"][motor, 1]), 0.0)
             begin_stow(memory, drive)
     return ready
 
 
 @njit(cache=True)
-def _is_spent(motor: int, memory: Record) -> bool:
+def _is_spent(motor: int, drive: Record, memory: Record) -> bool:
     """Return whether a motor is strained so far that it must rest, or can soon no longer carry the arm to its rest."""
-    carried = abs(memory["gravity_nm"][motor]) if motor < JOINTS else 0.0
-    strain = memory["strain"][motor]
-    return bool(strain >= 1.0 or (strain > 0.0 and memory["allowed_nm"][motor] < CARRY_SHARE * carried))
+    wanted = CARRY_SHARE * abs(memory["gravity_nm"][motor]) if motor < JOINTS else 0.0
+    strained = drive["torque_nm"][motor] >= wanted and memory["allowed_nm"][motor] < wanted
+    return bool(memory["strain"][motor] >= 1.0 or strained)
 
 
 @njit(cache=True)

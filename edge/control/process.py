@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -45,6 +46,7 @@ BORNE_S = 0.02  # a twentieth of the motors' watchdog
 LOOK_S = 0.1
 ONE_REQUEST_S = 2.0
 AT_REST_RAD = 0.1
+SEEN = ["silent_ticks", "blind_ticks"]  # what the kernel's memory holds of motors that do not answer
 ANSWERS = ["lost", "extra", "rejected"]  # counts of the kernel's memory
 
 
@@ -136,9 +138,12 @@ class ControlProcess:
             MotorRefused, ControlError: see `wake`.
         """
         memory = self._loop.records[2]
-        counted = memory[ANSWERS].copy()
+        counted, seen = memory[ANSWERS].copy(), memory[SEEN].copy()
         try:
             self.wake()
+        except (BridgeError, ControlError):
+            memory[SEEN] = seen
+            raise
         finally:
             memory[ANSWERS] = counted
 
@@ -248,12 +253,18 @@ def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -
     loop = loop_of(station, station.can.rate_hz)
     compile_loop(*loop.records)
     # Only now: until here nothing is enabled, and a signal may just end this.
+    requests = Requests(time.monotonic)
+
+    def heed(number: int, _: FrameType | None) -> None:
+        requests.heed(number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, heed)
     process = ControlProcess(loop, bus, slots, station)
     worker = threading.Thread(target=process.work, name="control")
     worker.start()
-    _halt_when(stop, process, worker)
+    _halt_when(stop, requests, process, worker)
     if process.error:
         LOG.error("%s", process.error)
         return 2
@@ -261,28 +272,29 @@ def serve(station: Station, bus: WireBus, slots: Slots, stop: threading.Event) -
 
 
 class Requests:
-    """Tells requests to end apart: a service's manager and its supervisor signal at once, and mean one thing."""
+    """Counts requests to end: a service's manager and its supervisor send SIGTERM at once, and mean one thing."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Count by `clock`, seconds."""
         self._clock, self._last_s = clock, -math.inf
+        self.count = 0
 
-    def another(self) -> bool:
-        """Return whether a signal that comes now is a request of its own."""
+    def heed(self, number: int) -> None:
+        """Take a signal; SIGINT, by which a supervisor hurries, is always a request of its own."""
         now_s = self._clock()
-        if now_s - self._last_s <= ONE_REQUEST_S:
-            return False
+        if number == signal.SIGINT or now_s - self._last_s > ONE_REQUEST_S:
+            self.count += 1
         self._last_s = now_s
-        return True
 
 
-def _halt_when(stop: threading.Event, process: ControlProcess, worker: threading.Thread) -> None:
-    """Wait for the worker's end; each time that somebody asks for it by `stop`, halt."""
-    said, requests = "", Requests(time.monotonic)
+def _halt_when(stop: threading.Event, requests: Requests, process: ControlProcess, worker: threading.Thread) -> None:
+    """Wait for the worker's end; halt for each request, which `stop` tells of."""
+    said, halts = "", 0
     while worker.is_alive():
         if stop.wait(LOOK_S) and worker.is_alive():
             stop.clear()
-            if requests.another():
+            for _ in range(requests.count - halts):
+                halts += 1
                 process.halt()
         fault = process.fault()
         if fault != said:

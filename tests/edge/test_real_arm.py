@@ -242,10 +242,13 @@ def test_a_real_arm_is_moved_only_with_leave(tmp_path: Path) -> None:
 def test_two_signals_at_once_are_one_request_and_a_later_one_is_another() -> None:
     now_s = [0.0]
     requests = Requests(lambda: now_s[0])
-    asked = []
-    for now_s[0] in (0.0, 0.01, 1.9, 2.1, 2.2, 30.0):
-        asked.append(requests.another())
-    assert asked == [True, False, False, True, False, True]
+    counts = []
+    for now_s[0] in (0.0, 0.01, 1.9, 4.0, 4.1, 30.0):
+        requests.heed(signal.SIGTERM)
+        counts.append(requests.count)
+    assert counts == [1, 1, 1, 2, 2, 3]
+    requests.heed(signal.SIGINT)  # its supervisor hurries
+    assert requests.count == 4
 
 
 def test_a_mocked_station_wakes_and_is_stowed_when_it_is_stopped(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def end(*_):
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
 """
-IGNORES = "signal.signal(signal.SIGTERM, lambda *_: say('asked', {0!r}))\n"
+IGNORES = (
+    "signal.signal(signal.SIGTERM, lambda *_: say('asked', {0!r}))\n"
+    "signal.signal(signal.SIGINT, lambda *_: say('hurried', {0!r}))\n"
+)
 PATIENT = {"quick_s": 1000.0, "most_quick": 1000, "first_wait_s": 0.01, "longest_wait_s": 0.05}
 
 
@@ -184,8 +187,9 @@ def test_asked_a_second_time_it_waits_no_longer() -> None:
         process.terminate()
         assert heard(process, 1) == [["asked", "station"]]
         process.terminate()
-        _, err = process.communicate(timeout=LONG_S)
+        out, err = process.communicate(timeout=LONG_S)
     assert process.returncode == 0
+    assert "hurried station" in out.splitlines()
     assert "second signal" in err
 
 
